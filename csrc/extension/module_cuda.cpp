@@ -1,0 +1,41 @@
+// detectron2._C_cuda: importing it registers the CUDA kernels of the operators with PyTorch.
+
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+#include "csrc/extension/python_abi.h"
+
+namespace detectron2::python {
+namespace {
+
+// CUDART_VERSION is 1000 * major + 10 * minor.
+int add_cuda_version(PyObject* module) {
+  const std::string version = "CUDA " + std::to_string(CUDART_VERSION / 1000) + "." +
+                              std::to_string(CUDART_VERSION % 1000 / 10);
+  return PyModule_AddStringConstant(module, "cuda_version", version.c_str());
+}
+
+PyModuleDef_Slot slots[] = {
+    {kModExec, reinterpret_cast<void*>(add_cuda_version)},
+    {0, nullptr},
+};
+
+PyModuleDef module_definition = {
+    kModuleDefHead,
+    "detectron2._C_cuda",
+    "CUDA kernels of torch.ops.detectron2; `cuda_version` is the toolkit that built them.",
+    0,
+    nullptr,
+    slots,
+    nullptr,
+    nullptr,
+    nullptr,
+};
+
+}  // namespace
+}  // namespace detectron2::python
+
+DETECTRON2_MODULE_INIT PyInit__C_cuda() {
+  return PyModuleDef_Init(&detectron2::python::module_definition);
+}

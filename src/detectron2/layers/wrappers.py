@@ -1,0 +1,168 @@
+"""PyTorch's functions and modules, with what the models need beyond them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn import BatchNorm2d, ConvTranspose2d, Linear
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.functional import interpolate
+
+# Code written for upstream imports this name from here.
+from detectron2.utils.env import TORCH_VERSION
+
+__all__ = [
+    "TORCH_VERSION",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Linear",
+    "cat",
+    "check_if_dynamo_compiling",
+    "cross_entropy",
+    "disable_torch_compiler",
+    "empty_input_loss_func_wrapper",
+    "interpolate",
+    "move_device_like",
+    "nonzero_tuple",
+    "shapes_to_tensor",
+]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def shapes_to_tensor(x: list[int], device: torch.device | None = None) -> torch.Tensor:
+    """Make an integer tensor of sizes, ``(len(x),)``, that a trace does not turn into constants.
+
+    Args:
+        x: sizes; while tracing they are 0-dimensional tensors, which stay part of the graph.
+        device: where the result lies. None: the CPU, or while tracing where the sizes lie.
+    """
+    if torch.jit.is_scripting():
+        return torch.as_tensor(x, device=device)
+    if torch.jit.is_tracing() and any(isinstance(size, torch.Tensor) for size in x):
+        sizes = torch.stack([torch.as_tensor(size) for size in x])
+        return sizes if device is None else sizes.to(device=device)
+    return torch.as_tensor(x, device=device)
+
+
+def check_if_dynamo_compiling() -> bool:
+    """Tell whether ``torch.compile`` or ``torch.export`` is tracing the caller."""
+    return torch.compiler.is_compiling()
+
+
+def disable_torch_compiler(func: _Function) -> _Function:
+    """Decorate ``func`` so that ``torch.compile`` calls it as it is, outside any graph."""
+    return torch.compiler.disable(func)
+
+
+def cat(tensors: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    """``torch.cat`` that returns the tensor itself, not a copy, where there is but one.
+
+    Raises:
+        TypeError: ``tensors`` is not a list or a tuple.
+    """
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"cat takes a list or a tuple of tensors, got {type(tensors).__name__}")
+    if len(tensors) == 1:
+        return tensors[0]
+    return torch.cat(tensors, dim)
+
+
+def empty_input_loss_func_wrapper(
+    loss_func: Callable[..., torch.Tensor],
+) -> Callable[..., torch.Tensor]:
+    """Make the mean of a loss over no elements 0 instead of NaN.
+
+    The 0 hangs on the graph of the input: a worker without samples still takes part in the
+    gradient exchange.
+
+    Args:
+        loss_func: called as ``loss_func(input, target, reduction=..., **kwargs)``.
+    """
+
+    def loss(
+        input: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean", **kwargs: Any
+    ) -> torch.Tensor:
+        if reduction == "mean" and target.numel() == 0:
+            return 0.0 * input.sum()
+        return loss_func(input, target, reduction=reduction, **kwargs)
+
+    return loss
+
+
+cross_entropy = empty_input_loss_func_wrapper(F.cross_entropy)
+
+
+class _NewEmptyTensorOp(torch.autograd.Function):
+    """An uninitialised tensor of another shape that stays on the graph of its source."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, new_shape: tuple[int, ...]) -> torch.Tensor:
+        ctx.source_shape = x.shape
+        return x.new_empty(new_shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad.new_zeros(ctx.source_shape), None
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution, then optionally normalisation, then optionally activation.
+
+    Args:
+        *args: as for ``torch.nn.Conv2d``.
+        norm: a module that is applied to the output.
+        activation: a callable that is applied to the (normalised) output.
+        **kwargs: as for ``torch.nn.Conv2d``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        norm: nn.Module | None = None,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.norm = norm
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, C_in, H, W)`` to ``(N, C_out, H', W')``; N may be 0.
+
+        Raises:
+            ValueError: N is 0 in training with ``SyncBatchNorm``, which cannot agree on
+                statistics with the other workers then.
+        """
+        if not torch.jit.is_scripting():
+            self._require_samples(x)
+        x = self._conv_forward(x, self.weight, self.bias)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x
+
+    @torch.jit.unused
+    def _require_samples(self, x: torch.Tensor) -> None:
+        if self.training and isinstance(self.norm, nn.SyncBatchNorm) and x.numel() == 0:
+            raise ValueError(
+                f"SyncBatchNorm cannot train on an empty batch, got an input of {list(x.shape)}"
+            )
+
+
+# Without a return type, which would be a tuple in Python and a list in TorchScript.
+def nonzero_tuple(x: torch.Tensor):
+    """Indices of the non-zero elements, one int64 tensor ``(K,)`` a dimension of ``x``.
+
+    ``x.nonzero(as_tuple=True)`` in a form that TorchScript has, too.
+    """
+    return torch.atleast_1d(x).nonzero().unbind(1)
+
+
+@torch.jit.script_if_tracing
+def move_device_like(src: torch.Tensor, dst: torch.Tensor) -> torch.Tensor:
+    """Move ``src`` to where ``dst`` lies; a trace follows the device of its later input."""
+    return src.to(dst.device)

@@ -1,0 +1,20 @@
+"""The data structures that pass between the parts of a model: boxes, masks, instances."""
+
+from detectron2.structures.boxes import (
+    Boxes,
+    BoxMode,
+    pairwise_ioa,
+    pairwise_iou,
+    pairwise_point_box_distance,
+)
+from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou_rotated
+
+__all__ = [
+    "BoxMode",
+    "Boxes",
+    "RotatedBoxes",
+    "pairwise_ioa",
+    "pairwise_iou",
+    "pairwise_iou_rotated",
+    "pairwise_point_box_distance",
+]

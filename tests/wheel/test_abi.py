@@ -1,0 +1,66 @@
+"""Every symbol that the extensions take from torch is there in each release that we support.
+
+DETECTRON2_TORCH_SYMBOLS names one file a release (os.pathsep between them), as
+third_party/libtorch/dynamic_symbols.py writes it: `# torch X.Y.Z`, then one symbol a line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from conftest import environment_paths
+
+# Their symbols carry the library they come from, in their version.
+SYSTEM_LIBRARIES = re.compile(
+    r"(ld-linux-x86-64|libc|libdl|libgcc_s|libm|libpthread|librt)\.so\.|libstdc\+\+"
+)
+
+
+def read_symbols(path: Path) -> tuple[str, set[str]]:
+    """Returns the release and the symbols of a list."""
+    title, *symbols = path.read_text().splitlines()
+    match = re.fullmatch(r"# torch (\d+\.\d+\S*)", title)
+    assert match, f"{path} begins with {title!r}"
+    assert symbols, f"{path} is empty"
+    return match[1], set(symbols)
+
+
+def torch_symbols(file: object) -> set[str]:
+    """The undefined symbols that neither Python nor the C and C++ runtimes are to define."""
+    return {
+        symbol.name
+        for symbol in file.symbols
+        if not symbol.is_defined
+        # A weak reference may stay undefined: the loader leaves it null.
+        and symbol.binding != "weak"
+        and not re.match(r"_?Py", symbol.name)
+        and not (symbol.library and SYSTEM_LIBRARIES.match(symbol.library))
+    }
+
+
+def missing_symbols(
+    wanted: Iterable[str], releases: Mapping[str, set[str]]
+) -> dict[str, list[str]]:
+    """The wanted symbols that a release lacks, by release; releases that lack none left out."""
+    lacking = {release: sorted(set(wanted) - there) for release, there in releases.items()}
+    return {release: names for release, names in lacking.items() if names}
+
+
+def test_symbols_are_there_in_every_release(extension: Path, elf: ModuleType) -> None:
+    releases = dict(read_symbols(path) for path in environment_paths("DETECTRON2_TORCH_SYMBOLS"))
+    if extension.name.startswith("_C_cuda"):
+        releases = {name: there for name, there in releases.items() if not name.endswith("+cpu")}
+    wanted = torch_symbols(elf.read_elf(extension))
+    assert wanted, "an extension that uses nothing of torch"
+    assert not missing_symbols(wanted, releases)
+    made_up = "aoti_torch_no_such_function"
+    assert missing_symbols({*wanted, made_up}, releases) == dict.fromkeys(releases, [made_up])
+
+
+def test_reports_what_is_missing_by_release() -> None:
+    releases = {"2.10.0": {"aoti_torch_a"}, "2.14.1": {"aoti_torch_a", "torch_b"}}
+    assert missing_symbols(["aoti_torch_a", "torch_b"], releases) == {"2.10.0": ["torch_b"]}
+    assert missing_symbols(["aoti_torch_a"], releases) == {}
