@@ -96,7 +96,7 @@ def torch_binding(name, srcs, deps, cuda = False):
         alwayslink = True,
     )
 
-def cuda_op(name, deps = []):
+def cuda_op(name, hdrs = [], deps = []):
     """An op with a CPU and a CUDA kernel, of the files that an op's folder holds.
 
     `<name>.h` declares the kernels of `<name>_cpu.cpp` and `<name>_cuda.cu`; `<name>_op.cpp` and
@@ -105,19 +105,20 @@ def cuda_op(name, deps = []):
 
     Args:
       name: of the op.
+      hdrs: further headers of the kernels.
       deps: headers that the kernels share with other ops.
     """
-    header = [name + ".h"]
+    hdrs = [name + ".h"] + hdrs
     kernel_library(
         name = name + "_cpu",
         srcs = [name + "_cpu.cpp"],
-        hdrs = header,
+        hdrs = hdrs,
         deps = deps,
     )
     cuda_kernel_library(
         name = name + "_cuda",
         srcs = [name + "_cuda.cu"],
-        hdrs = header,
+        hdrs = hdrs,
         deps = deps,
     )
     torch_binding(

@@ -49,9 +49,7 @@ def make_dataset(
         for index in range(len(image_ids))
     ]
     return {
-        "images": [
-            {"id": i + 1, "width": WIDTH, "height": HEIGHT} for i in range(num_images)
-        ],
+        "images": [{"id": i + 1, "width": WIDTH, "height": HEIGHT} for i in range(num_images)],
         "categories": [{"id": i + 1, "name": str(i + 1)} for i in range(num_categories)],
         "annotations": annotations,
     }

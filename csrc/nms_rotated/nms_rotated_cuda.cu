@@ -92,8 +92,10 @@ __global__ void __launch_bounds__(kSelectThreads)
     }
     for (int64_t word = tile + 1 + thread; word < words; word += kSelectThreads) {
       uint64_t gone = removed[word];
-      for (uint64_t rest = kept; rest != 0; rest &= rest - 1) {
-        gone |= rows[(__ffsll(static_cast<long long>(rest)) - 1) * words + word];
+      // Unrolled so that loads do not wait for one another.
+#pragma unroll 16
+      for (int i = 0; i < kTile; ++i) {
+        gone |= (kept >> i & 1) != 0 ? rows[i * words + word] : 0;
       }
       removed[word] = gone;
     }

@@ -21,6 +21,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "csrc/common/half.h"
 #include "csrc/common/parallel_for.h"
 
 namespace detectron2 {
@@ -142,6 +143,19 @@ void dispatch_compute_dtype(ScalarType dtype, const Body& body) {
     body(double{});
   } else {
     body(float{});
+  }
+}
+
+// As above, with a zero of the type that kernels store `dtype` in, any of the four.
+template <typename Body>
+void dispatch_storage_dtype(ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case ScalarType::Half:
+      return body(Half{});
+    case ScalarType::BFloat16:
+      return body(BFloat16{});
+    default:
+      return dispatch_compute_dtype(dtype, body);
   }
 }
 

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(os.environ.get("DETECTRON2_NEO_ROOT", Path(__file__).resolve().parents[2]))
+ROOT = Path(os.environ.get("DETECTRON2_NEO_ROOT", Path(__file__).absolute().parents[2]))
 FOLDER = (ROOT / "third_party" / "pip").absolute()
 
 # Stands in for the real setuptools: builds a wheel of the one module beside pyproject.toml.

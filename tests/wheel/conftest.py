@@ -17,7 +17,7 @@ from types import ModuleType
 
 import pytest
 
-# What the wheel declares to need.
+# What the wheel needs: distributions whose folders the tests of an installation draw on.
 REQUIREMENTS = (
     "fvcore",
     "iopath",
@@ -33,14 +33,11 @@ REQUIREMENTS = (
 @pytest.fixture(scope="session")
 def program() -> Callable[[str], ModuleType]:
     """Loads a program of this project, by its path from the project's root, as a module."""
-    root = Path(os.environ.get("DETECTRON2_NEO_ROOT", Path(__file__).resolve().parents[2]))
+    root = Path(os.environ.get("DETECTRON2_NEO_ROOT", Path(__file__).absolute().parents[2]))
 
     def load(path: str) -> ModuleType:
         file = root / path
-        if not file.exists():
-            pytest.skip(
-                f"{path} is not beside the tests, and DETECTRON2_NEO_ROOT does not lead to it"
-            )
+        assert file.exists(), f"no {path} under {root}; DETECTRON2_NEO_ROOT can name the root"
         name = f"detectron2_neo_{file.stem}"
         spec = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)
@@ -57,30 +54,37 @@ def elf(program: Callable[[str], ModuleType]) -> ModuleType:
     return program("bazel/wheel/elf.py")
 
 
-def environment_paths(variable: str) -> list[Path]:
-    """The files that `variable` names, relative to the current folder or to Bazel's runfiles.
+@pytest.fixture(scope="session")
+def files_of() -> Callable[[str], list[Path]]:
+    """Finds the files that an environment variable names, os.pathsep between them.
 
-    Skips the test where it is not set; fails where a file is not there.
+    They are relative to the current folder or to Bazel's runfiles. The test is skipped where the
+    variable is not set, and fails where a file is not there.
     """
-    value = os.environ.get(variable)
-    if not value:
-        pytest.skip(f"{variable} is not set")
-    bases = [Path.cwd()]
-    for runfiles in ("RUNFILES_DIR", "TEST_SRCDIR"):
-        if runfiles in os.environ:
-            base = Path(os.environ[runfiles])
-            bases += [base, base / os.environ.get("TEST_WORKSPACE", "")]
-    paths = []
-    for name in value.split(os.pathsep):
-        found = [base / name for base in bases if (base / name).exists()]
-        assert found, f"{variable} names {name}, which is in none of {', '.join(map(str, bases))}"
-        paths.append(found[0].absolute())
-    return paths
+
+    def find(variable: str) -> list[Path]:
+        value = os.environ.get(variable)
+        if not value:
+            pytest.skip(f"{variable} is not set")
+        bases = [Path.cwd()]
+        for runfiles in ("RUNFILES_DIR", "TEST_SRCDIR"):
+            if runfiles in os.environ:
+                base = Path(os.environ[runfiles])
+                bases += [base, base / os.environ.get("TEST_WORKSPACE", "")]
+        paths = []
+        for name in value.split(os.pathsep):
+            found = [base / name for base in bases if (base / name).exists()]
+            assert found, f"{variable} names {name}, which is not in {', '.join(map(str, bases))}"
+            paths.append(found[0].absolute())
+        return paths
+
+    return find
 
 
 @pytest.fixture(scope="session")
-def wheel() -> Path:
-    (path,) = environment_paths("DETECTRON2_WHEEL")
+def wheel(files_of: Callable[[str], list[Path]]) -> Path:
+    """The wheel under test."""
+    (path,) = files_of("DETECTRON2_WHEEL")
     return path
 
 

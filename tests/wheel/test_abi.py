@@ -7,11 +7,9 @@ third_party/libtorch/dynamic_symbols.py writes it: `# torch X.Y.Z`, then one sym
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-
-from conftest import environment_paths
 
 # Their symbols carry the library they come from, in their version.
 SYSTEM_LIBRARIES = re.compile(
@@ -49,15 +47,19 @@ def missing_symbols(
     return {release: names for release, names in lacking.items() if names}
 
 
-def test_symbols_are_there_in_every_release(extension: Path, elf: ModuleType) -> None:
-    releases = dict(read_symbols(path) for path in environment_paths("DETECTRON2_TORCH_SYMBOLS"))
+def test_symbols_are_there_in_every_release(
+    extension: Path, elf: ModuleType, files_of: Callable[[str], list[Path]]
+) -> None:
+    releases = dict(read_symbols(path) for path in files_of("DETECTRON2_TORCH_SYMBOLS"))
     if extension.name.startswith("_C_cuda"):
         releases = {name: there for name, there in releases.items() if not name.endswith("+cpu")}
     wanted = torch_symbols(elf.read_elf(extension))
     assert wanted, "an extension that uses nothing of torch"
     assert not missing_symbols(wanted, releases)
     made_up = "aoti_torch_no_such_function"
-    assert missing_symbols({*wanted, made_up}, releases) == dict.fromkeys(releases, [made_up])
+    assert missing_symbols({*wanted, made_up}, releases) == {
+        release: [made_up] for release in releases
+    }
 
 
 def test_reports_what_is_missing_by_release() -> None:

@@ -113,6 +113,22 @@ def test_symbol_versions_are_those_of_manylinux_2_28(extension: Path, elf: Modul
     assert not [v for versions in file.version_needs.values() for v in versions if too_new(v)]
 
 
+def test_takes_nothing_unversioned_but_from_torch_and_python(
+    extension: Path, elf: ModuleType
+) -> None:
+    # A C++ runtime symbol that is newer than the policy can hide here: where one of torch's
+    # libraries refers to it without a version, the linker copies that, and no version tells.
+    stray = [
+        symbol.name
+        for symbol in elf.read_elf(extension).symbols
+        if not symbol.is_defined
+        and symbol.binding != "weak"
+        and symbol.version is None
+        and not re.match(r"_?Py|aoti_torch_|torch_", symbol.name)
+    ]
+    assert not stray
+
+
 def test_exports_its_init_function_only(extension: Path, elf: ModuleType) -> None:
     exported = [symbol.name for symbol in elf.read_elf(extension).symbols if symbol.is_exported]
     assert exported == [f"PyInit_{module_name(extension)}"]

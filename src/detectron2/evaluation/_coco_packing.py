@@ -25,8 +25,10 @@ class PackedAnnotations:
     do not matter). Offsets are int64, scores and areas (square pixels) float64, flags bool.
     """
 
-    detections: Sequence[Annotation]  # D result entries
-    ground_truths: Sequence[Annotation]  # G annotations
+    detections: list[Annotation]  # as in the data set; number d is detections[dt_order[d]]
+    ground_truths: list[Annotation]
+    dt_order: np.ndarray  # (D,) int64
+    gt_order: np.ndarray  # (G,) int64
     dt_scores: np.ndarray  # (D,)
     dt_ranks: np.ndarray  # (D,) int64, place within the group, from 0
     dt_areas: np.ndarray  # (D,)
@@ -39,6 +41,24 @@ class PackedAnnotations:
     gt_offsets: np.ndarray  # (N + 1,)
     dt_category_offsets: np.ndarray  # (K + 1,)
     gt_category_offsets: np.ndarray  # (K + 1,)
+
+    def dt_rows(self, key: str, length: int) -> np.ndarray:
+        """``key`` of all detections, float64 ``(D, length)``; see :func:`numeric_rows`."""
+        return numeric_rows(self.detections, key, "detection", length)[self.dt_order]
+
+    def gt_rows(self, key: str, length: int) -> np.ndarray:
+        """``key`` of all ground truths, float64 ``(G, length)``; see :func:`numeric_rows`."""
+        return numeric_rows(self.ground_truths, key, "ground truth", length)[self.gt_order]
+
+    def group_detections(self, group: int) -> list[Annotation]:
+        """The detections of one group."""
+        begin, end = self.dt_offsets[group : group + 2]
+        return [self.detections[index] for index in self.dt_order[begin:end]]
+
+    def group_ground_truths(self, group: int) -> list[Annotation]:
+        """The ground truths of one group."""
+        begin, end = self.gt_offsets[group : group + 2]
+        return [self.ground_truths[index] for index in self.gt_order[begin:end]]
 
 
 def pack_annotations(coco_gt: COCO, coco_dt: COCO, params: Params) -> PackedAnnotations:
@@ -85,8 +105,10 @@ def pack_annotations(coco_gt: COCO, coco_dt: COCO, params: Params) -> PackedAnno
         ignore = crowd | (numeric_column(gts, "num_keypoints", "ground truth") == 0)
     category_begin = np.arange(num_categories) * num_images
     return PackedAnnotations(
-        detections=_take(dts, dt_order),
-        ground_truths=_take(gts, gt_order),
+        detections=dts,
+        ground_truths=gts,
+        dt_order=dt_order,
+        gt_order=gt_order,
         dt_scores=dt_scores[dt_order],
         dt_ranks=dt_ranks,
         dt_areas=numeric_column(dts, "area", "detection")[dt_order],
@@ -120,9 +142,7 @@ def numeric_column(annotations: Sequence[Annotation], key: str, kind: str) -> np
     return column
 
 
-def numeric_rows(
-    annotations: Sequence[Annotation], key: str, kind: str, length: int
-) -> np.ndarray:
+def numeric_rows(annotations: Sequence[Annotation], key: str, kind: str, length: int) -> np.ndarray:
     """Read ``annotation[key]``, a sequence of numbers, as a float64 array ``(N, length)``.
 
     ``kind`` names the annotations in errors.
@@ -201,10 +221,6 @@ def _index_column(
     except KeyError:
         _raise_for_first(annotations, key, kind, "an id", lambda value: True)
         raise
-
-
-def _take(annotations: list[Annotation], order: np.ndarray) -> list[Annotation]:
-    return list(map(annotations.__getitem__, order.tolist()))
 
 
 def _offsets(sorted_keys: np.ndarray, boundaries: np.ndarray) -> np.ndarray:

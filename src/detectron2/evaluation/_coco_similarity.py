@@ -12,7 +12,7 @@ import torch
 from pycocotools.coco import COCO
 
 from detectron2.evaluation import _coco_ops  # noqa: F401  (registers the ops)
-from detectron2.evaluation._coco_packing import PackedAnnotations, numeric_column, numeric_rows
+from detectron2.evaluation._coco_packing import PackedAnnotations
 
 # Bounds the memory of the OKS computation: 17 keypoints of this many pairs take 9 MB an array.
 _PAIRS_PER_CHUNK = 1 << 16
@@ -25,14 +25,16 @@ def pair_offsets(packed: PackedAnnotations) -> np.ndarray:
 
 
 def box_ious(packed: PackedAnnotations) -> np.ndarray:
-    """IoU of the annotations' ``bbox``, in XYWH absolute pixels; see the COCO rule for crowds there.
+    """IoU of the annotations' ``bbox``, in XYWH absolute pixels.
+
+    Against a crowd, the union is the detection's area alone, as the COCO protocol has it.
 
     Raises:
         ValueError: if a ``bbox`` is absent or not four finite numbers.
     """
     ious = torch.ops.detectron2.coco_box_iou(
-        torch.from_numpy(numeric_rows(packed.detections, "bbox", "detection", 4)),
-        torch.from_numpy(numeric_rows(packed.ground_truths, "bbox", "ground truth", 4)),
+        torch.from_numpy(packed.dt_rows("bbox", 4)),
+        torch.from_numpy(packed.gt_rows("bbox", 4)),
         torch.from_numpy(packed.gt_crowd),
         torch.from_numpy(packed.dt_offsets),
         torch.from_numpy(packed.gt_offsets),
@@ -45,12 +47,10 @@ def mask_ious(packed: PackedAnnotations, coco_gt: COCO, coco_dt: COCO) -> np.nda
     offsets = pair_offsets(packed)
     ious = np.empty(offsets[-1])
     for group in np.flatnonzero(np.diff(offsets)):
-        dt = slice(*packed.dt_offsets[group : group + 2])
-        gt = slice(*packed.gt_offsets[group : group + 2])
-        ious[slice(*offsets[group : group + 2])] = pycocotools.mask.iou(
-            [coco_dt.annToRLE(annotation) for annotation in packed.detections[dt]],
-            [coco_gt.annToRLE(annotation) for annotation in packed.ground_truths[gt]],
-            packed.gt_crowd[gt],
+        ious[offsets[group] : offsets[group + 1]] = pycocotools.mask.iou(
+            list(map(coco_dt.annToRLE, packed.group_detections(group))),
+            list(map(coco_gt.annToRLE, packed.group_ground_truths(group))),
+            packed.gt_crowd[packed.gt_offsets[group] : packed.gt_offsets[group + 1]],
         ).ravel()
     return ious
 
@@ -69,9 +69,9 @@ def keypoint_similarities(packed: PackedAnnotations, sigmas: Sequence[float]) ->
         ValueError: if ``keypoints`` (or a ground truth's ``bbox``) is absent or of another length.
     """
     length = 3 * len(sigmas)
-    dt_keypoints = numeric_rows(packed.detections, "keypoints", "detection", length)
-    gt_keypoints = numeric_rows(packed.ground_truths, "keypoints", "ground truth", length)
-    gt_boxes = numeric_rows(packed.ground_truths, "bbox", "ground truth", 4)
+    dt_keypoints = packed.dt_rows("keypoints", length)
+    gt_keypoints = packed.gt_rows("keypoints", length)
+    gt_boxes = packed.gt_rows("bbox", 4)
     variances = (np.asarray(sigmas, dtype=np.float64) * 2) ** 2
 
     offsets = pair_offsets(packed)

@@ -54,63 +54,55 @@ def image_table(
         gt_ignored: ``(A, G)`` bool.
         dt_matches: ``(A, T, D)`` int64 indices of ground truths, -1 without a match.
     """
-    groups = {key: group for group, key in enumerate(_group_keys(packed, params))}
-    table: list[dict[str, Any] | None] = []
-    for category_id in _category_ids(params):
-        for area, area_range in enumerate(params.areaRng):
-            for image_id in params.imgIds:
-                group = groups.get((image_id, category_id))
-                if group is None:
-                    table.append(None)
-                    continue
-                dt = slice(*packed.dt_offsets[group : group + 2])
-                gt = slice(*packed.gt_offsets[group : group + 2])
-                entry = _group_entry(
-                    packed,
-                    dt,
-                    gt,
-                    dt_status[area, :, dt],
-                    gt_ignored[area, gt],
-                    dt_matches[area, :, dt] - gt.start,
-                )
-                entry |= {
-                    "image_id": image_id,
-                    "category_id": category_id,
-                    "aRng": area_range,
-                    "maxDet": params.maxDets[-1],
-                }
-                table.append(entry)
-    return table
-
-
-def _group_entry(
-    packed: PackedAnnotations,
-    dt: slice,
-    gt: slice,
-    status: np.ndarray,
-    ignored: np.ndarray,
-    matches: np.ndarray,
-) -> dict[str, Any]:
-    """One group's part of ``evalImgs``; ``matches`` are positions in the group, negative if none."""
-    dt_ids = [detection["id"] for detection in packed.detections[dt]]
-    gt_ids = [ground_truth["id"] for ground_truth in packed.ground_truths[gt]]
-    dt_matches = np.zeros(status.shape)
-    gt_matches = np.zeros((len(status), len(gt_ids)))
-    threshold, detection = np.nonzero(matches >= 0)
-    matched = matches[threshold, detection]
-    dt_matches[threshold, detection] = np.array(gt_ids, dtype=np.float64)[matched]
-    gt_matches[threshold, matched] = np.array(dt_ids, dtype=np.float64)[detection]
-    # The COCO API lists the ground truths that count before those that are ignored.
-    order = np.argsort(ignored, kind="stable")
-    return {
-        "dtIds": dt_ids,
-        "gtIds": [gt_ids[position] for position in order],
-        "dtMatches": dt_matches,
-        "gtMatches": gt_matches[:, order],
-        "dtScores": packed.dt_scores[dt].tolist(),
-        "gtIgnore": ignored[order].astype(np.int64),
-        "dtIgnore": status == _IGNORED,
+    table: dict[tuple[Any, int, Any], dict[str, Any] | None] = {
+        (category_id, area, image_id): None
+        for category_id in _category_ids(params)
+        for area in range(len(params.areaRng))
+        for image_id in params.imgIds
     }
+    for group, (image_id, category_id) in enumerate(_group_keys(packed, params)):
+        dt = slice(*packed.dt_offsets[group : group + 2])
+        gt = slice(*packed.gt_offsets[group : group + 2])
+        dt_ids = [detection["id"] for detection in packed.group_detections(group)]
+        gt_ids = [ground_truth["id"] for ground_truth in packed.group_ground_truths(group)]
+        for area, area_range in enumerate(params.areaRng):
+            status, ignored = dt_status[area, :, dt], gt_ignored[area, gt]
+            matched_dt, matched_gt = _matched_ids(
+                dt_matches[area, :, dt] - gt.start, dt_ids, gt_ids
+            )
+            # The COCO API lists the ground truths that count before those that are ignored.
+            order = np.argsort(ignored, kind="stable")
+            table[category_id, area, image_id] = {
+                "image_id": image_id,
+                "category_id": category_id,
+                "aRng": area_range,
+                "maxDet": params.maxDets[-1],
+                "dtIds": dt_ids,
+                "gtIds": [gt_ids[position] for position in order],
+                "dtMatches": matched_gt,
+                "gtMatches": matched_dt[:, order],
+                "dtScores": packed.dt_scores[dt].tolist(),
+                "gtIgnore": ignored[order].astype(np.int64),
+                "dtIgnore": status == _IGNORED,
+            }
+    return list(table.values())
+
+
+def _matched_ids(
+    matches: np.ndarray, dt_ids: list[int], gt_ids: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of what each ground truth and each detection of a group is matched to, 0 for nothing.
+
+    ``matches`` gives ground truths by position in the group, negative for none, shape ``(T, D)``;
+    the results have the shapes ``(T, G)`` and ``(T, D)``. A crowd has the last of its detections.
+    """
+    matched_dt = np.zeros((len(matches), len(gt_ids)))
+    matched_gt = np.zeros(matches.shape)
+    threshold, dt = np.nonzero(matches >= 0)
+    gt = matches[threshold, dt]
+    matched_dt[threshold, gt] = np.array(dt_ids, dtype=np.float64)[dt]
+    matched_gt[threshold, dt] = np.array(gt_ids, dtype=np.float64)[gt]
+    return matched_dt, matched_gt
 
 
 def _category_ids(params: Params) -> list[Any]:

@@ -22,7 +22,7 @@ class COCOeval_opt(COCOeval):  # noqa: N801  (the name is public API)
     """A :class:`pycocotools.cocoeval.COCOeval` that is many times as fast.
 
     ``evaluate()``, ``accumulate()`` and ``summarize()`` give the same ``eval`` and ``stats``, for
-    "bbox", "segm" and "keypoints", except where the COCO API is wrong: a ground truth or a detection
+    "bbox", "segm" and "keypoints", except where the COCO API is wrong: a ground truth or detection
     of id 0 can be matched like any other, annotations that share an id all count, and keypoints can
     be evaluated with ``params.useCats = 0``.
 

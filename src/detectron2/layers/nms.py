@@ -58,6 +58,18 @@ def _is_many(boxes: torch.Tensor) -> bool:
     return boxes.size(0) > (2000 if boxes.device.type == "cpu" else 25000)
 
 
+def _nms_of_any_size(
+    boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """``nms`` for ``torch.compile``, under which torchvision's insists on keeping two boxes.
+
+    Two boxes of NaN, which overlap nothing and rank last, make sure of that.
+    """
+    boxes = F.pad(boxes, (0, 0, 0, 2), value=math.nan)
+    scores = F.pad(scores, (0, 2), value=-math.inf)
+    return nms(boxes, scores, iou_threshold)[:-2]
+
+
 def _float32_at_least(value: float) -> float:
     """The least float32 that is not below ``value``.
 
@@ -98,8 +110,10 @@ def batched_nms(
             for members in _members_of_classes(idxs)
         ]
         return _by_score(keep, scores)
-    offsets = _spans_by_class(boxes, boxes, idxs)
-    return nms(boxes + offsets[:, None], scores, threshold)
+    boxes = boxes + _spans_by_class(boxes, boxes, idxs)[:, None]
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        return _nms_of_any_size(boxes, scores, threshold)
+    return nms(boxes, scores, threshold)
 
 
 def nms_rotated(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -53,32 +53,32 @@ class RotatedBoxes(Boxes):
 
     def normalize_angles(self) -> None:
         """Bring the angles into [-180, 180), in place."""
-        angles = torch.remainder(self.tensor[:, 4] + 180, 360) - 180
-        # The remainder of a tiny negative number rounds to 360 itself.
-        self.tensor[:, 4] = torch.where(angles >= 180, angles - 360, angles)
+        self.tensor[:, 4] = _normalized(self.tensor[:, 4])
 
     def clip(self, box_size: tuple[int, int], clip_angle_threshold: float = 1.0) -> None:
         """Clip the boxes that are nearly upright to an image, as if their angle were 0.
 
         The others stay as they are: the part of a turned box that lies in the image is no
         rectangle in general, and cutting it down would move its other sides. Angles are
-        normalised; that of a clipped box is kept, and neither of its sides grows.
+        normalised; that of a clipped box is kept, and neither of its sides grows. ``tensor`` becomes a
+        new tensor; the former one keeps its values.
 
         Args:
             box_size: (height, width) of the image.
             clip_angle_threshold: greatest absolute angle, in degrees, of a box to be clipped.
         """
-        self.normalize_angles()
         height, width = box_size
         cx, cy, w, h, angle = self.tensor.unbind(1)
+        angle = _normalized(angle)
         x0, x1 = ((cx + side * w / 2).clamp(min=0, max=width) for side in (-1, 1))
         y0, y1 = ((cy + side * h / 2).clamp(min=0, max=height) for side in (-1, 1))
         clipped = torch.stack(
             [(x0 + x1) / 2, (y0 + y1) / 2, torch.min(w, x1 - x0), torch.min(h, y1 - y0), angle],
             dim=1,
         )
+        unclipped = torch.stack([cx, cy, w, h, angle], dim=1)
         is_upright = angle.abs() <= clip_angle_threshold
-        self.tensor = torch.where(is_upright[:, None], clipped, self.tensor)
+        self.tensor = torch.where(is_upright[:, None], clipped, unclipped)
 
     def nonempty(self, threshold: float = 0.0) -> torch.Tensor:
         """Tell which boxes have both sides longer than ``threshold``; bool, ``(N,)``."""
@@ -151,6 +151,12 @@ class RotatedBoxes(Boxes):
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Yield each box as a tensor ``(5,)``."""
         yield from self.tensor
+
+
+def _normalized(angles: torch.Tensor) -> torch.Tensor:
+    angles = torch.remainder(angles + 180, 360) - 180
+    # The remainder of a tiny negative number rounds to 360 itself.
+    return torch.where(angles >= 180, angles - 360, angles)
 
 
 def pairwise_iou(boxes1: RotatedBoxes, boxes2: RotatedBoxes) -> torch.Tensor:

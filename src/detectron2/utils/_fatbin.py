@@ -4,7 +4,8 @@ import struct
 from pathlib import Path
 
 # Layout of a fat binary in the section .nv_fatbin: containers, each a header and then entries, one
-# an architecture. It is not documented; cuobjdump --list-elf --list-ptx confirms the result.
+# an architecture. NVIDIA does not document it; these fields were checked against libraries whose
+# -gencode flags are known, built by nvcc 13.0.
 _CONTAINER = struct.Struct("<IHHQ")  # magic, version, header size, size of all entries
 _CONTAINER_MAGIC = 0xBA55ED50
 _ENTRY = struct.Struct("<HHIQIIHHI")  # kind, -, header size, payload size, -, -, -, -, arch

@@ -1,0 +1,52 @@
+// Kernels of torch.ops.detectron2.roi_align_rotated_forward and _backward.
+//
+// T is the type of the features, R = Accumulator<T> that of RoIs, weights and sums. Tensors are
+// contiguous: features (batch_size, channels, height, width), rois (num_rois, 6), pooled features
+// (num_rois, channels, pooled_height, pooled_width).
+
+#pragma once
+
+#include <cstdint>
+
+#include "csrc/common/half.h"
+#include "csrc/common/parallel_for.h"
+
+namespace detectron2 {
+
+struct RoiAlignRotatedShape {
+  int64_t num_rois;
+  int64_t batch_size;
+  int64_t channels;
+  int64_t height;
+  int64_t width;
+  int64_t pooled_height;
+  int64_t pooled_width;
+  int64_t sampling_ratio;  // along each side of a bin; 0 or less: as many as pixels
+  double spatial_scale;
+};
+
+// T is float or double. The batch index of every RoI that is finite must be in range.
+template <typename T>
+void roi_align_rotated_forward_cpu(const T* features, const T* rois,
+                                   const RoiAlignRotatedShape& shape, T* pooled,
+                                   ParallelFor parallel_for);
+
+// Adds to grad_features, the same bits for any number of threads.
+template <typename T>
+void roi_align_rotated_backward_cpu(const T* grad_pooled, const T* rois,
+                                    const RoiAlignRotatedShape& shape, T* grad_features,
+                                    ParallelFor parallel_for);
+
+// T is float, double, Half or BFloat16; on the current device, `stream` is a cudaStream_t. `pooled`
+// may not be empty. RoIs that cannot be pooled, a batch index out of range included, give zeros.
+template <typename T>
+void roi_align_rotated_forward_cuda(const T* features, const Accumulator<T>* rois,
+                                    const RoiAlignRotatedShape& shape, T* pooled, void* stream);
+
+// Adds to grad_features with atomics, so in no fixed order.
+template <typename T>
+void roi_align_rotated_backward_cuda(const T* grad_pooled, const Accumulator<T>* rois,
+                                     const RoiAlignRotatedShape& shape,
+                                     Accumulator<T>* grad_features, void* stream);
+
+}  // namespace detectron2

@@ -1,0 +1,12 @@
+"""A library of another workspace that uses detectron2."""
+
+import torch
+from detectron2.structures import RotatedBoxes, pairwise_iou_rotated
+
+
+def overlap_of_rotated_squares(degrees: float) -> float:
+    """The IoU of a square with itself turned about its centre."""
+    squares = RotatedBoxes(
+        torch.tensor([[50.0, 50.0, 20.0, 20.0, 0.0], [50.0, 50.0, 20.0, 20.0, degrees]])
+    )
+    return pairwise_iou_rotated(squares[0], squares[1]).item()

@@ -1,0 +1,375 @@
+"""torch.ops.detectron2.roi_align_rotated_* against sampling written out in Python."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from .harness import (
+    DTYPES,
+    check_compiled,
+    check_raises,
+    check_traceable,
+    on_each_device,
+    strided,
+)
+
+roi_align_rotated_forward = torch.ops.detectron2.roi_align_rotated_forward
+roi_align_rotated_backward = torch.ops.detectron2.roi_align_rotated_backward
+
+CHANNELS, HEIGHT, WIDTH = 3, 14, 18
+# Of the values that follow input and rois: scale, bins in each direction, samples.
+POOLINGS = [(0.5, 3, 4, 2), (1.0, 2, 2, 0), (0.25, 1, 5, 1)]
+
+
+def interpolate(image: np.ndarray, y: float, x: float) -> np.ndarray:
+    """Bilinear, of an image (C, H, W) with pixel centres at whole numbers."""
+    _, height, width = image.shape
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return np.zeros(image.shape[0])
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    dy, dx = y - top, x - left
+    upper = (1 - dx) * image[:, top, left] + dx * image[:, top, right]
+    lower = (1 - dx) * image[:, bottom, left] + dx * image[:, bottom, right]
+    return (1 - dy) * upper + dy * lower
+
+
+def reference(
+    input: Tensor, rois: Tensor, scale: float, rows: int, columns: int, sampling_ratio: int
+) -> Tensor:
+    images = input.double().cpu().numpy()
+    pooled = np.zeros((len(rois), images.shape[1], rows, columns))
+    for k, roi in enumerate(rois.double().tolist()):
+        index, *box = roi
+        if not all(math.isfinite(value) for value in roi):
+            continue
+        cx, cy, w, h = (value * scale for value in box[:4])
+        cosine, sine = math.cos(math.radians(box[4])), math.sin(math.radians(box[4]))
+        ny = sampling_ratio if sampling_ratio > 0 else math.ceil(h / rows)
+        nx = sampling_ratio if sampling_ratio > 0 else math.ceil(w / columns)
+        for row in range(rows):
+            for column in range(columns):
+                for i in range(ny):
+                    for j in range(nx):
+                        y = (row + (i + 0.5) / ny) * h / rows - h / 2
+                        x = (column + (j + 0.5) / nx) * w / columns - w / 2
+                        pooled[k, :, row, column] += interpolate(
+                            images[int(index)],
+                            y * cosine - x * sine + cy - 0.5,
+                            y * sine + x * cosine + cx - 0.5,
+                        ) / (ny * nx)
+    return torch.from_numpy(pooled)
+
+
+def random_features(seed: int = 0, batch: int = 2) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.standard_normal((batch, CHANNELS, HEIGHT, WIDTH))).float()
+
+
+def random_rois(count: int, scale: float, seed: int = 0, batch: int = 2) -> Tensor:
+    """Inside the features, across their border and beyond it."""
+    rng = np.random.default_rng(seed)
+    columns = [
+        rng.integers(0, batch, (count, 1)),
+        rng.uniform(-4, WIDTH + 4, (count, 1)) / scale,
+        rng.uniform(-4, HEIGHT + 4, (count, 1)) / scale,
+        rng.uniform(0.5, 12, (count, 2)) / scale,
+        rng.uniform(-360, 360, (count, 1)),
+    ]
+    return torch.from_numpy(np.concatenate(columns, axis=1)).float()
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    precision = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 1e-4}
+    return {"rtol": precision.get(dtype, 1e-9), "atol": precision.get(dtype, 1e-9)}
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [Tensor.contiguous, strided, "channels_last"])
+@pytest.mark.parametrize("count", [0, 1, 12])
+def test_forward_and_backward(count: int, layout: object, dtype: torch.dtype, device: str) -> None:
+    for pooling in POOLINGS:
+        input = random_features().to(device, dtype)
+        rois = random_rois(count, pooling[0])
+        expected = reference(input, rois, *pooling)
+        if layout == "channels_last":
+            input, rois = input.contiguous(memory_format=torch.channels_last), rois.to(device)
+        else:
+            input, rois = layout(input), layout(rois.to(device))
+        pooled = roi_align_rotated_forward(input.requires_grad_(), rois, *pooling)
+        assert pooled.dtype == dtype
+        assert pooled.shape == expected.shape
+        torch.testing.assert_close(pooled.double().cpu(), expected, **tolerance(dtype))
+
+        # Pooling is linear: what a gradient g gives the features is the transpose of pooling.
+        grad = torch.from_numpy(np.random.default_rng(1).standard_normal(expected.shape))
+        grad = grad.to(device, dtype)
+        pooled.backward(strided(grad) if layout is strided else grad)
+        probe = random_features(seed=2)
+        assert input.grad.dtype == dtype
+        with torch.no_grad():
+            transposed = (input.grad.double().cpu() * probe).sum()
+        direct = (grad.double().cpu() * reference(probe, rois, *pooling)).sum()
+        scale = 1 + input.grad.double().abs().sum().item()
+        assert abs(transposed - direct).item() <= tolerance(dtype)["atol"] * scale
+
+
+@on_each_device
+def test_gradients_of_both_orders(device: str) -> None:
+    input = random_features()[:, :1, :6, :7].double().to(device).requires_grad_()
+    rois = random_rois(4, 2.0).double().to(device)
+
+    def pool(input: Tensor) -> Tensor:
+        return roi_align_rotated_forward(input, rois, 2.0, 2, 3, 0)
+
+    # On CUDA the order of additions, and so the last bits, differ from run to run.
+    nondet_tol = 1e-12 if device == "cuda" else 0.0
+    assert torch.autograd.gradcheck(pool, input, nondet_tol=nondet_tol)
+    assert torch.autograd.gradgradcheck(pool, input, nondet_tol=nondet_tol)
+
+
+@on_each_device
+@pytest.mark.parametrize("angle", [0, 90, 180, -90, 450])
+def test_upright(angle: float, device: str) -> None:
+    """At whole quarters of a turn a bin of one pixel, sampled once, is that pixel."""
+    input = random_features().to(device)
+    side = 4
+    rois = torch.tensor([[1.0, 8.0, 6.0, side, side, angle]], device=device)
+    pooled = roi_align_rotated_forward(input, rois, 1.0, side, side, 1)
+    window = input[1:, :, 4:8, 6:10]
+    # The RoI's own axes turn counter-clockwise: its top row is read upwards at 90 degrees.
+    expected = torch.rot90(window, -(angle // 90), dims=(2, 3))
+    assert torch.equal(pooled, expected)
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_roi_coordinates_keep_float32(dtype: torch.dtype, device: str) -> None:
+    """In bfloat16 these centres would move by up to 4 pixels, in float16 by half a pixel."""
+    columns = torch.arange(2000, dtype=torch.float32) / 256
+    input = columns.to(dtype).expand(1, 1, 1, -1).to(device)
+    centres = torch.tensor([1025.25, 1331.75, 1998.25])
+    rois = torch.stack([torch.tensor([0, centre, 0.5, 1, 1, 0]) for centre in centres.tolist()])
+    pooled = roi_align_rotated_forward(input, rois.to(device), 1.0, 1, 1, 1).cpu()
+    expected = reference(input, rois, 1.0, 1, 1, 1)
+    torch.testing.assert_close(pooled.double(), expected.to(dtype).double(), rtol=0, atol=0.004)
+    if dtype == torch.bfloat16:
+        rounded = reference(input, rois.to(dtype), 1.0, 1, 1, 1)
+        assert (rounded.to(dtype) != pooled).any()
+
+
+@on_each_device
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_rois_that_are_not_finite_give_zeros(sampling_ratio: int, device: str) -> None:
+    good = [0.0, 8.0, 7.0, 5.0, 4.0, 30.0]
+    rows = [
+        [*good[:column], value, *good[column + 1 :]]
+        for column in range(6)
+        for value in (math.nan, math.inf, -math.inf)
+    ]
+    input = random_features().to(device).requires_grad_()
+    rois = torch.tensor([good, *rows], device=device)
+    pooled = roi_align_rotated_forward(input, rois, 1.0, 2, 2, sampling_ratio)
+    assert pooled[0].abs().sum() > 0
+    assert (pooled[1:] == 0).all()
+    pooled[1:].sum().backward()
+    assert (input.grad == 0).all()
+
+
+@on_each_device
+def test_finite_extremes(device: str) -> None:
+    """Huge RoIs come to an end, and RoIs without extent have no adaptive samples."""
+    input = (random_features() + 3).to(device)
+    huge = torch.tensor(
+        [[0, 8, 7, 3e38, 3e38, 30], [0, 3e38, -3e38, 4, 4, 30], [0, 8, 7, 5e3, 5e3, 0.0]],
+        device=device,
+    )
+    pooled = roi_align_rotated_forward(input, huge, 1.0, 2, 2, 0)
+    assert (pooled[:2] == 0).all()
+    # The bins' average still tends to the integral over the map, divided by the bin's area.
+    quadrants = reference(input, torch.tensor([[0, 8, 7, 5e1, 5e1, 0.0]]), 1.0, 2, 2, 0)
+    expected = quadrants[0] * (5e1 / 5e3) ** 2
+    assert (pooled[2].double().cpu() - expected).abs().max() < 0.01
+
+    point = torch.tensor([[0, 8, 7, 0, 0, 30.0]], device=device)
+    assert (roi_align_rotated_forward(input, point, 1.0, 2, 2, 0) == 0).all()
+    sampled = roi_align_rotated_forward(input, point, 1.0, 2, 2, 3).cpu()
+    torch.testing.assert_close(sampled.double(), reference(input, point, 1.0, 2, 2, 3))
+
+
+def test_rois_that_no_caller_can_mean_are_errors_on_the_cpu() -> None:
+    input = random_features()
+    good = random_rois(3, 1.0)
+    for column, value, message in [
+        (0, 2, r"rois\[1\] has the batch index 2, but the batch has 2"),
+        (0, -1, r"rois\[1\] has the batch index -1"),
+        (0, 1e20, r"rois\[1\] has the batch index 1e\+20"),
+        (3, -2.5, r"rois\[1\] must not have a negative side, got width -2.5"),
+        (4, -2.5, r"rois\[1\] must not have a negative side.*height -2.5"),
+    ]:
+        rois = good.clone()
+        rois[1, column] = value
+        check_raises(message, roi_align_rotated_forward, input, rois, 1.0, 2, 2, 0)
+        grad = torch.zeros(3, CHANNELS, 2, 2)
+        check_raises(message, roi_align_rotated_backward, grad, rois, 1.0, 2, 2, *input.shape, 0)
+
+
+@pytest.mark.gpu
+def test_rois_that_no_caller_can_mean_give_zeros_on_cuda() -> None:
+    input = random_features().cuda().requires_grad_()
+    rois = random_rois(6, 1.0).cuda()
+    rois[0, 0], rois[1, 0], rois[2, 0], rois[3, 3], rois[4, 4] = 2, -1, 1e20, -2.5, -2.5
+    pooled = roi_align_rotated_forward(input, rois, 1.0, 2, 2, 0)
+    assert (pooled[:5] == 0).all()
+    pooled[:5].sum().backward()
+    assert (input.grad == 0).all()
+
+
+def test_errors_name_what_was_given() -> None:
+    input, rois = random_features(), random_rois(3, 1.0)
+    pool = roi_align_rotated_forward
+    check_raises(r"input must have the shape \(N, C, H, W\), got \(3, 14, 18\)",
+                 pool, input[0], rois, 1.0, 2, 2, 0)  # fmt: skip
+    check_raises(r"rois must have the shape \(K, 6\), got \(3, 5\)",
+                 pool, input, rois[:, :5], 1.0, 2, 2, 0)  # fmt: skip
+    check_raises("input must be float32.*got int64", pool, input.long(), rois, 1.0, 2, 2, 0)
+    check_raises("rois must be float32.*got int64", pool, input, rois.long(), 1.0, 2, 2, 0)
+    check_raises("must be positive, got 0 and 2", pool, input, rois, 1.0, 0, 2, 0)
+    check_raises("must be positive, got 2 and -3", pool, input, rois, 1.0, 2, -3, 0)
+    check_raises("height 0 and width 18", pool, input[:, :, :0], rois, 1.0, 2, 2, 0)
+    for scale in (0.0, -1.0, math.nan, math.inf):
+        check_raises("spatial_scale must be", pool, input, rois, scale, 2, 2, 0)
+    check_raises(r"grad must have the shape.*got \(3, 3, 2, 1\)", roi_align_rotated_backward,
+                 torch.zeros(3, 3, 2, 1), rois, 1.0, 2, 2, *input.shape, 0)  # fmt: skip
+    check_raises("height 0 and width 18", roi_align_rotated_backward,
+                 torch.zeros(3, 3, 2, 2), rois, 1.0, 2, 2, 2, 3, 0, 18, 0)  # fmt: skip
+
+
+@on_each_device
+def test_tracing(device: str) -> None:
+    input, rois = random_features().to(device), random_rois(4, 1.0).to(device)
+    forward = torch.ops.detectron2.roi_align_rotated_forward
+    backward = torch.ops.detectron2.roi_align_rotated_backward
+    for features in (input, input.double(), input.half()):
+        check_traceable(forward, (features.clone().requires_grad_(), rois, 1.0, 2, 3, 2))
+    grad = torch.ones(4, CHANNELS, 2, 3, device=device)
+    if device == "cpu":  # opcheck compares bits, and CUDA adds gradients in no fixed order
+        check_traceable(backward, (grad.requires_grad_(), rois, 1.0, 2, 3, *input.shape, 2))
+
+    larger = torch.nn.functional.pad(random_features(batch=3), (0, 5, 0, 2)).to(device)
+    check_compiled(
+        lambda x, r: roi_align_rotated_forward(x * 2, r, 1.0, 2, 3, 2) + 1,
+        (input, rois),
+        (larger, random_rois(7, 1.0).to(device)),
+    )
+
+
+def test_compiled_backward_with_dynamic_shapes() -> None:
+    def pool(input: Tensor, rois: Tensor) -> Tensor:
+        return roi_align_rotated_forward(input * 2, rois, 1.0, 2, 3, 2).square().sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager", dynamic=True)
+    for number in range(3):
+        input = torch.nn.functional.pad(random_features(), (0, number, number, 0))
+        rois = random_rois(4 + number, 1.0)
+        grads = []
+        for function in (pool, compiled):
+            leaf = input.clone().requires_grad_()
+            with torch.compiler.set_stance("default" if number == 0 else "fail_on_recompile"):
+                function(leaf, rois).backward()
+            grads.append(leaf.grad)
+        torch.testing.assert_close(*grads)
+
+
+@on_each_device
+def test_under_autocast(device: str) -> None:
+    """Autocast leaves the dtype of the features alone, and float32 RoIs beside them."""
+    input, rois = random_features().to(device), random_rois(4, 1.0).to(device)
+    for dtype in (torch.float32, torch.bfloat16):
+        features = input.to(dtype).requires_grad_()
+        with torch.autocast(device, torch.bfloat16):
+            pooled = roi_align_rotated_forward(features, rois, 1.0, 2, 3, 2)
+        assert pooled.dtype == dtype
+        pooled.sum().backward()
+        assert features.grad.dtype == dtype
+
+
+def test_cpu_gives_the_same_bits_for_any_number_of_threads() -> None:
+    input, rois = random_features(), random_rois(40, 1.0)
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            leaf = input.clone().requires_grad_()
+            pooled = roi_align_rotated_forward(leaf, rois, 1.0, 3, 3, 0)
+            pooled.square().sum().backward()
+            results.append((pooled.detach(), leaf.grad))
+    finally:
+        torch.set_num_threads(threads)
+    for pooled, grad in results[1:]:
+        assert torch.equal(pooled, results[0][0])
+        assert torch.equal(grad, results[0][1])
+
+
+@pytest.mark.gpu
+def test_cuda_forward_gives_the_same_bits_twice_and_backward_alerts() -> None:
+    input, rois = random_features().cuda().requires_grad_(), random_rois(40, 1.0).cuda()
+    pooled = roi_align_rotated_forward(input, rois, 1.0, 3, 3, 0)
+    assert torch.equal(pooled, roi_align_rotated_forward(input, rois, 1.0, 3, 3, 0))
+    try:
+        torch.use_deterministic_algorithms(True)
+        with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+            pooled.sum().backward(retain_graph=True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with pytest.warns(UserWarning, match="does not have a deterministic implementation"):
+            pooled.sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_cuda_agrees_with_the_cpu(sampling_ratio: int, dtype: torch.dtype) -> None:
+    input, rois = random_features(seed=5).to(dtype), random_rois(300, 0.5, seed=6)
+    results = []
+    for device in ("cpu", "cuda"):
+        leaf = input.to(device).requires_grad_()
+        pooled = roi_align_rotated_forward(leaf, rois.to(device), 0.5, 7, 7, sampling_ratio)
+        pooled.backward(torch.ones_like(pooled))
+        results.append((pooled.detach().cpu(), leaf.grad.cpu()))
+    for on_cpu, on_cuda in zip(*results, strict=True):
+        torch.testing.assert_close(on_cuda, on_cpu, **tolerance(dtype))
+
+
+@pytest.mark.gpu
+def test_does_not_wait_for_the_device() -> None:
+    input, rois = random_features().cuda().requires_grad_(), random_rois(5, 1.0).cuda()
+    torch.cuda.synchronize()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        roi_align_rotated_forward(input, rois, 1.0, 2, 2, 0).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert input.grad.abs().sum() > 0
+
+
+@pytest.mark.gpu
+def test_more_than_2_to_the_31_elements() -> None:
+    """Both the features and the pooled features pass the range of 32-bit offsets."""
+    channels, side = 2048, 1050
+    input = torch.zeros(1, channels, side, side, dtype=torch.float16, device="cuda")
+    input[0, -1] = random_features()[0, 0, 0, 0].half()
+    rois = torch.tensor([[0, 500, 500, 7, 7, 30.0]], device="cuda").repeat(22_000, 1)
+    pooled = roi_align_rotated_forward(input, rois, 1.0, 7, 7, 1)
+    assert input.numel() > 2**31
+    assert pooled.numel() > 2**31
+    assert (pooled[-1, :-1] == 0).all()
+    assert (pooled[-1, -1] == input[0, -1, 0, 0]).all()
