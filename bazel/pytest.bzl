@@ -14,13 +14,14 @@ def pytest_test(name, srcs, deps = [], data = [], env = {}, args = [], **kwargs)
       args: arguments of pytest.
       **kwargs: other attributes of py_test.
     """
+    config = Label("//:pyproject.toml")
     runner = Label("//bazel:pytest_main.py")
     tests = [src for src in srcs if src.split("/")[-1].startswith("test_")]
     py_test(
         name = name,
         srcs = srcs + [runner],
-        args = args + ["$(location {})".format(test) for test in tests],
-        data = data,
+        args = ["-c", "$(rootpath {})".format(config)] + args + ["$(rootpath {})".format(test) for test in tests],
+        data = data + [config],
         env = env,
         legacy_create_init = False,
         main = runner,

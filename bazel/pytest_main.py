@@ -6,7 +6,7 @@ import sys
 import pytest
 
 if __name__ == "__main__":
-    arguments = ["--strict-markers", "--import-mode=importlib", "-p", "no:cacheprovider", "-ra"]
+    arguments = ["-p", "no:cacheprovider", "-ra"]
     # `bazel test --test_filter=EXPRESSION` is pytest's -k.
     if os.environ.get("TESTBRIDGE_TEST_ONLY"):
         arguments += ["-k", os.environ["TESTBRIDGE_TEST_ONLY"]]

@@ -21,7 +21,8 @@ void box_iou_rotated_cpu(const T* boxes1, int64_t count1, const T* boxes2, int64
   for (int64_t j = 0; j < count2; ++j) {
     columns.push_back(load_rotated_box(boxes2 + j * kRotatedBoxSize));
   }
-  const int64_t rows_per_range = std::max<int64_t>(1, kPairsPerRange / std::max<int64_t>(1, count2));
+  const int64_t rows_per_range =
+      std::max<int64_t>(1, kPairsPerRange / std::max<int64_t>(1, count2));
   parallel_for(0, count1, rows_per_range, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const RotatedBox<T> box = load_rotated_box(boxes1 + i * kRotatedBoxSize);

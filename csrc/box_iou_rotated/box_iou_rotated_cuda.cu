@@ -55,8 +55,8 @@ void box_iou_rotated_cuda(const T* boxes1, int64_t count1, const T* boxes2, int6
   const int64_t column_tiles = divide_up(count2, detail::kTileColumns);
   const int64_t tiles = divide_up(count1, detail::kTileRows) * column_tiles;
   detail::box_iou_rotated_kernel<T>
-      <<<static_cast<unsigned int>(tiles), detail::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-          boxes1, count1, boxes2, count2, column_tiles, ious);
+      <<<static_cast<unsigned int>(tiles), detail::kThreads, 0,
+         static_cast<cudaStream_t>(stream)>>>(boxes1, count1, boxes2, count2, column_tiles, ious);
   check_launch("box_iou_rotated_kernel");
 }
 

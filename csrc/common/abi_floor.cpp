@@ -5,6 +5,7 @@
 
 #include <ios>
 #include <new>
+#include <sstream>
 
 #define DETECTRON2_HIDDEN __attribute__((visibility("hidden")))
 
@@ -23,9 +24,19 @@ void detectron2_throw_bad_array_new_length() { throw std::bad_array_new_length()
 
 // std::ios_base_library_init, GLIBCXX_3.4.32: since GCC 13 <iostream> names it, without calling it,
 // to say that libstdc++ itself sets up the standard streams.
-DETECTRON2_HIDDEN void detectron2_ios_base_library_init() __asm__(
-    "_ZSt21ios_base_library_initv");
+DETECTRON2_HIDDEN void detectron2_ios_base_library_init() __asm__("_ZSt21ios_base_library_initv");
 void detectron2_ios_base_library_init() {}
+
+// The string streams' default constructors, GLIBCXX_3.4.26. (libtorch_cpu.so has them, so that a
+// link against it would not even record that version.) Those that take a mode are older.
+DETECTRON2_HIDDEN void detectron2_stringstream(void* stream) __asm__(
+    "_ZNSt7__cxx1118basic_stringstreamIcSt11char_traitsIcESaIcEEC1Ev");
+void detectron2_stringstream(void* stream) {
+  new (stream) std::stringstream(std::ios_base::in | std::ios_base::out);
+}
+DETECTRON2_HIDDEN void detectron2_ostringstream(void* stream) __asm__(
+    "_ZNSt7__cxx1119basic_ostringstreamIcSt11char_traitsIcESaIcEEC1Ev");
+void detectron2_ostringstream(void* stream) { new (stream) std::ostringstream(std::ios_base::out); }
 
 }  // extern "C"
 

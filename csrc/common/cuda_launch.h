@@ -26,8 +26,8 @@ inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divis
 // Blocks for a kernel whose threads stride over `count` elements: as many as the grid's first
 // dimension takes at most.
 inline unsigned int grid_for(int64_t count, int threads) {
-  return static_cast<unsigned int>(std::min<int64_t>(divide_up(count, threads),
-                                                     std::numeric_limits<int32_t>::max()));
+  return static_cast<unsigned int>(
+      std::min<int64_t>(divide_up(count, threads), std::numeric_limits<int32_t>::max()));
 }
 
 }  // namespace detectron2

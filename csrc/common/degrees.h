@@ -67,15 +67,15 @@ DETECTRON2_HOST_DEVICE SineCosine<T> sine_cosine(T degrees) {
   T sine;
   T cosine;
   if constexpr (std::is_same_v<T, double>) {
-    sine = -1.0 / 1307674368000.0;                         // -1 / 15!
-    sine = product(sine, z) + 1.0 / 6227020800.0;          // 1 / 13!
-    sine = product(sine, z) - 1.0 / 39916800.0;            // -1 / 11!
-    sine = product(sine, z) + 1.0 / 362880.0;              // 1 / 9!
-    cosine = 1.0 / 20922789888000.0;                       // 1 / 16!
-    cosine = product(cosine, z) - 1.0 / 87178291200.0;     // -1 / 14!
-    cosine = product(cosine, z) + 1.0 / 479001600.0;       // 1 / 12!
-    cosine = product(cosine, z) - 1.0 / 3628800.0;         // -1 / 10!
-    cosine = product(cosine, z) + 1.0 / 40320.0;           // 1 / 8!
+    sine = -1.0 / 1307674368000.0;                      // -1 / 15!
+    sine = product(sine, z) + 1.0 / 6227020800.0;       // 1 / 13!
+    sine = product(sine, z) - 1.0 / 39916800.0;         // -1 / 11!
+    sine = product(sine, z) + 1.0 / 362880.0;           // 1 / 9!
+    cosine = 1.0 / 20922789888000.0;                    // 1 / 16!
+    cosine = product(cosine, z) - 1.0 / 87178291200.0;  // -1 / 14!
+    cosine = product(cosine, z) + 1.0 / 479001600.0;    // 1 / 12!
+    cosine = product(cosine, z) - 1.0 / 3628800.0;      // -1 / 10!
+    cosine = product(cosine, z) + 1.0 / 40320.0;        // 1 / 8!
   } else {
     sine = T(1.0 / 362880.0);
     cosine = T(1.0 / 40320.0);

@@ -1,6 +1,7 @@
 // float16 and bfloat16 as kernels store them; arithmetic on them is in float32.
 //
-// Conversions are written out, so that kernels need not include CUDA's large half-precision headers.
+// Conversions are written out, so that kernels need not include CUDA's large half-precision
+// headers.
 
 #pragma once
 

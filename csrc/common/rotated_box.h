@@ -1,9 +1,9 @@
 // Intersection over union of rotated boxes, robust for any shape of box, shared by all kernels.
 //
 // A box is (center_x, center_y, width, height, angle); the angle is in degrees and turns the width
-// vector counter-clockwise on screen, where y points down. A box has no area, and so an IoU of 0 with
-// any box, itself included, if one of its values is not finite, if a side is not positive, or if the
-// product of its sides leaves the range of float64.
+// vector counter-clockwise on screen, where y points down. A box has no area, and so an IoU of 0
+// with any box, itself included, if one of its values is not finite, if a side is not positive, or
+// if the product of its sides leaves the range of float64.
 
 #pragma once
 
@@ -38,8 +38,7 @@ DETECTRON2_HOST_DEVICE RotatedBox<T> make_rotated_box(T center_x, T center_y, T 
   const T finite = (center_x - center_x) + (center_y - center_y) + (width - width) +
                    (height - height) + (angle - angle);
   const double area = static_cast<double>(width) * static_cast<double>(height);
-  const bool has_area =
-      finite == 0 && width > 0 && height > 0 && area > 0 && area - area == 0;
+  const bool has_area = finite == 0 && width > 0 && height > 0 && area > 0 && area - area == 0;
   RotatedBox<T> box;
   box.center_x = center_x;
   box.center_y = center_y;
@@ -49,8 +48,7 @@ DETECTRON2_HOST_DEVICE RotatedBox<T> make_rotated_box(T center_x, T center_y, T 
   const SineCosine<T> turn = sine_cosine(box.angle);
   box.sine = turn.sine;
   box.cosine = turn.cosine;
-  box.radius =
-      has_area ? std::sqrt(product(width, width) + product(height, height)) / 2 : T(NAN);
+  box.radius = has_area ? std::sqrt(product(width, width) + product(height, height)) / 2 : T(NAN);
   return box;
 }
 

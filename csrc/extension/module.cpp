@@ -9,9 +9,9 @@
 #define DETECTRON2_TEXT(value) DETECTRON2_TEXT_OF(value)
 
 #if defined(__clang__)
-#define DETECTRON2_COMPILER                                                     \
-  "clang " DETECTRON2_TEXT(__clang_major__) "." DETECTRON2_TEXT(__clang_minor__) "." DETECTRON2_TEXT( \
-      __clang_patchlevel__)
+#define DETECTRON2_COMPILER                                      \
+  "clang " DETECTRON2_TEXT(__clang_major__) "." DETECTRON2_TEXT( \
+      __clang_minor__) "." DETECTRON2_TEXT(__clang_patchlevel__)
 #else
 #define DETECTRON2_COMPILER "GCC " DETECTRON2_TEXT(__GNUC__) "." DETECTRON2_TEXT(__GNUC_MINOR__)
 #endif

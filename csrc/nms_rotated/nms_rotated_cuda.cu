@@ -1,7 +1,7 @@
-// Greedy NMS is sequential, its IoUs are not. The boxes are cut into tiles of 64 and, so that memory
-// stays bounded, into panels of many tiles. For each panel in turn, overlaps_kernel computes which
-// later boxes each of its boxes would remove, one bit a pair; then one block of select_kernel walks
-// the panel tile by tile and settles which of its boxes are kept. Nothing goes to the host.
+// Greedy NMS is sequential, its IoUs are not. The boxes are cut into tiles of 64 and, so that
+// memory stays bounded, into panels of many tiles. For each panel in turn, overlaps_kernel computes
+// which later boxes each of its boxes would remove, one bit a pair; then one block of select_kernel
+// walks the panel tile by tile and settles which of its boxes are kept. Nothing goes to the host.
 
 #include <algorithm>
 #include <cstdint>

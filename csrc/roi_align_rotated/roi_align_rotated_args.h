@@ -33,15 +33,17 @@ inline void check_roi_align_rotated(const char* op, const RoiAlignRotatedShape& 
                    ": sampling_ratio must be below 2**31, got ", shape.sampling_ratio);
 }
 
-inline RoiAlignRotatedShape check_roi_align_rotated_forward(
-    const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
-    int64_t pooled_width, int64_t sampling_ratio) {
+inline RoiAlignRotatedShape check_roi_align_rotated_forward(const Tensor& input, const Tensor& rois,
+                                                            double spatial_scale,
+                                                            int64_t pooled_height,
+                                                            int64_t pooled_width,
+                                                            int64_t sampling_ratio) {
   constexpr const char* op = "roi_align_rotated_forward";
   check_shape(op, "input", input, {-1, -1, -1, -1}, "(N, C, H, W)");
   check_shape(op, "rois", rois, {-1, kRoiSize}, "(K, 6)");
-  const RoiAlignRotatedShape shape = {
-      rois.size(0), input.size(0),  input.size(1), input.size(2),  input.size(3),
-      pooled_height, pooled_width, sampling_ratio, spatial_scale};
+  const RoiAlignRotatedShape shape = {rois.size(0),  input.size(0),  input.size(1),
+                                      input.size(2), input.size(3),  pooled_height,
+                                      pooled_width,  sampling_ratio, spatial_scale};
   check_roi_align_rotated(op, shape, rois, "input", input);
   return shape;
 }
@@ -54,8 +56,9 @@ inline RoiAlignRotatedShape check_roi_align_rotated_backward(
   check_shape(op, "rois", rois, {-1, kRoiSize}, "(K, 6)");
   check_shape(op, "grad", grad, {rois.size(0), channels, pooled_height, pooled_width},
               "(K, channels, pooled_height, pooled_width)");
-  const RoiAlignRotatedShape shape = {rois.size(0),  batch_size,   channels,       height,       width,
-                                      pooled_height, pooled_width, sampling_ratio, spatial_scale};
+  const RoiAlignRotatedShape shape = {rois.size(0), batch_size,     channels,
+                                      height,       width,          pooled_height,
+                                      pooled_width, sampling_ratio, spatial_scale};
   check_roi_align_rotated(op, shape, rois, "grad", grad);
   return shape;
 }

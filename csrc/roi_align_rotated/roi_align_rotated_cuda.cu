@@ -42,8 +42,8 @@ __global__ void __launch_bounds__(kThreads)
     const RotatedRoi<R> roi = load_rotated_roi(rois + at.roi * kRoiSize, shape);
     R sum = 0;
     if (roi.batch_index >= 0) {
-      const T* pixels = features + (roi.batch_index * shape.channels + at.channel) * shape.height *
-                                       shape.width;
+      const T* pixels =
+          features + (roi.batch_index * shape.channels + at.channel) * shape.height * shape.width;
       for (int64_t sample_y = 0; sample_y < roi.samples_y; ++sample_y) {
         for (int64_t sample_x = 0; sample_x < roi.samples_x; ++sample_x) {
           const BilinearSample<R> sample =
@@ -99,8 +99,7 @@ template <typename T>
 void roi_align_rotated_forward_cuda(const T* features, const Accumulator<T>* rois,
                                     const RoiAlignRotatedShape& shape, T* pooled, void* stream) {
   using namespace roi_align_rotated_detail;
-  const int64_t count =
-      shape.num_rois * shape.channels * shape.pooled_height * shape.pooled_width;
+  const int64_t count = shape.num_rois * shape.channels * shape.pooled_height * shape.pooled_width;
   forward_kernel<T><<<grid_for(count, kThreads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
       features, rois, shape, count, pooled);
   check_launch("roi_align_rotated forward_kernel");
@@ -111,19 +110,17 @@ void roi_align_rotated_backward_cuda(const T* grad_pooled, const Accumulator<T>*
                                      const RoiAlignRotatedShape& shape,
                                      Accumulator<T>* grad_features, void* stream) {
   using namespace roi_align_rotated_detail;
-  const int64_t count =
-      shape.num_rois * shape.channels * shape.pooled_height * shape.pooled_width;
+  const int64_t count = shape.num_rois * shape.channels * shape.pooled_height * shape.pooled_width;
   backward_kernel<T><<<grid_for(count, kThreads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
       grad_pooled, rois, shape, count, grad_features);
   check_launch("roi_align_rotated backward_kernel");
 }
 
-#define DETECTRON2_INSTANTIATE(T)                                                              \
-  template void roi_align_rotated_forward_cuda<T>(const T*, const Accumulator<T>*,             \
-                                                  const RoiAlignRotatedShape&, T*, void*);     \
-  template void roi_align_rotated_backward_cuda<T>(const T*, const Accumulator<T>*,            \
-                                                   const RoiAlignRotatedShape&, Accumulator<T>*, \
-                                                   void*);
+#define DETECTRON2_INSTANTIATE(T)                                                          \
+  template void roi_align_rotated_forward_cuda<T>(const T*, const Accumulator<T>*,         \
+                                                  const RoiAlignRotatedShape&, T*, void*); \
+  template void roi_align_rotated_backward_cuda<T>(                                        \
+      const T*, const Accumulator<T>*, const RoiAlignRotatedShape&, Accumulator<T>*, void*);
 DETECTRON2_INSTANTIATE(float)
 DETECTRON2_INSTANTIATE(double)
 DETECTRON2_INSTANTIATE(Half)

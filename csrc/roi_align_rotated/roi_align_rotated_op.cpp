@@ -24,8 +24,7 @@ void check_rois(const char* op, const T* rois, const RoiAlignRotatedShape& shape
                      "] has the batch index ", roi[0], ", but the batch has ", shape.batch_size,
                      " image(s)");
     DETECTRON2_CHECK(roi[3] >= 0 && roi[4] >= 0, op, ": rois[", k,
-                     "] must not have a negative side, got width ", roi[3], " and height ",
-                     roi[4]);
+                     "] must not have a negative side, got width ", roi[3], " and height ", roi[4]);
   }
 }
 

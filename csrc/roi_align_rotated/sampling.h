@@ -40,8 +40,8 @@ struct BilinearSample {
 };
 
 // Samples along a side of a bin that has this many pixels along it. Past twice the diagonal of the
-// map, nearly all of the bin is outside the map; further samples would only take time, without bound
-// as a RoI grows.
+// map, nearly all of the bin is outside the map; further samples would only take time, without
+// bound as a RoI grows.
 template <typename R>
 DETECTRON2_HOST_DEVICE int64_t adaptive_samples(R bin_side, const RoiAlignRotatedShape& shape) {
   const R height = static_cast<R>(shape.height);
@@ -110,8 +110,8 @@ DETECTRON2_HOST_DEVICE BilinearSample<R> bilinear_sample(const RotatedRoi<R>& ro
   R x = product(down, roi.sine) + product(right, roi.cosine) + roi.center_x;
 
   BilinearSample<R> sample;
-  sample.inside = y >= -1 && y <= static_cast<R>(shape.height) && x >= -1 &&
-                  x <= static_cast<R>(shape.width);
+  sample.inside =
+      y >= -1 && y <= static_cast<R>(shape.height) && x >= -1 && x <= static_cast<R>(shape.width);
   if (!sample.inside) {
     return sample;
   }

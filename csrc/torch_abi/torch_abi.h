@@ -41,11 +41,11 @@ template <typename... Parts>
 
 // Raises RuntimeError in Python. Unlike STD_TORCH_CHECK it puts no source file in the message.
 // A macro, so that the message is put together only where the check fails.
-#define DETECTRON2_CHECK(condition, ...)   \
-  do {                                     \
-    if (!(condition)) {                    \
-      ::detectron2::raise(__VA_ARGS__);    \
-    }                                      \
+#define DETECTRON2_CHECK(condition, ...) \
+  do {                                   \
+    if (!(condition)) {                  \
+      ::detectron2::raise(__VA_ARGS__);  \
+    }                                    \
   } while (false)
 
 // The name that Python has for the type: "float32".

@@ -1,8 +1,8 @@
 """Loads the native operators: after ``import detectron2._ops`` they are ``torch.ops.detectron2.*``.
 
 Importing registers the schemas and CPU kernels (``detectron2._C``), the CUDA kernels
-(``detectron2._C_cuda``, under a PyTorch with CUDA), what ``torch.compile`` and ``torch.export`` need
-to trace the operators, and gradients.
+(``detectron2._C_cuda``, under a PyTorch with CUDA), what ``torch.compile`` and ``torch.export``
+need to trace the operators, and gradients.
 
 * ``box_iou_rotated(boxes1 (N, 5), boxes2 (M, 5)) -> (N, M)``: float64 for float64 boxes, else
   float32. Not differentiable.
@@ -10,20 +10,20 @@ to trace the operators, and gradients.
   by descending score, equal scores by index; NaN scores rank highest. A box goes if its IoU with a
   kept one is greater than the threshold. CPU and CUDA keep the same boxes.
 * ``roi_align_rotated_forward(input (N, C, H, W), rois (K, 6), spatial_scale, pooled_height,
-  pooled_width, sampling_ratio) -> (K, C, pooled_height, pooled_width)``, differentiable with respect
-  to ``input``, any number of times. RoIs with a value that is not finite give zeros; a batch index
-  out of range or a negative side is an error on the CPU and gives zeros on CUDA, where finding out
-  would mean waiting for the device. A RoI whose bins are longer than twice the feature map's
-  diagonal gets no more than that many adaptive samples along a side.
+  pooled_width, sampling_ratio) -> (K, C, pooled_height, pooled_width)``, differentiable with
+  respect to ``input``, any number of times. RoIs with a value that is not finite give zeros; a
+  batch index out of range or a negative side is an error on the CPU and gives zeros on CUDA, where
+  finding out would mean waiting for the device. A RoI whose bins are longer than twice the feature
+  map's diagonal gets no more than that many adaptive samples along a side.
 
 Boxes are ``(cx, cy, w, h, angle)``, RoIs ``(batch index, cx, cy, w, h, angle)``, in pixels with the
 angle in degrees, counter-clockwise on screen. A box with a value that is not finite or with a side
 that is not positive has IoU 0 with every box: NMS keeps it, and it removes none.
 
 float16, bfloat16, float32 and float64 are taken everywhere, strided or not; the first two are
-computed in float32. Autocast changes nothing: each operator runs in the dtype of its arguments. Boxes
-and scores must agree in dtype; RoIs need not agree with the features, and are read as float32, or
-float64 if the features are, never in the features' half precision.
+computed in float32. Autocast changes nothing: each operator runs in the dtype of its arguments.
+Boxes and scores must agree in dtype; RoIs need not agree with the features, and are read as
+float32, or float64 if the features are, never in the features' half precision.
 """
 
 import importlib

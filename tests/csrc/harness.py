@@ -1,6 +1,5 @@
 """What the tests of native operators share: inputs, layouts, and checks that hold for every one."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,9 +33,7 @@ def strided(tensor: Tensor) -> Tensor:
     return view
 
 
-def random_boxes(
-    count: int, seed: int = 0, extent: float = 100.0, largest: float = 40.0
-) -> Tensor:
+def random_boxes(count: int, seed: int = 0, extent: float = 100.0, largest: float = 40.0) -> Tensor:
     """``(count, 5)`` float32 rotated boxes with centres in [0, extent) and sides up to ``largest``.
 
     Values are multiples of 1/4 below 256 and so exact in float32; in half precision they round.
@@ -48,16 +45,6 @@ def random_boxes(
         rng.uniform(-180, 180, (count, 1)),
     ]
     return torch.from_numpy(np.round(np.concatenate(columns, axis=1) * 4) / 4).float()
-
-
-def corners_of(box: tuple[float, ...]) -> list[tuple[float, float]]:
-    """Corners in the order top left, top right, bottom right, bottom left of the unturned box."""
-    cx, cy, w, h, angle = box
-    c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    return [
-        (cx + x * c + y * s, cy - x * s + y * c)
-        for x, y in [(-w / 2, -h / 2), (w / 2, -h / 2), (w / 2, h / 2), (-w / 2, h / 2)]
-    ]
 
 
 def check_traceable(op: Any, arguments: tuple[Any, ...]) -> None:

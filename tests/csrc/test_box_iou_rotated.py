@@ -67,9 +67,8 @@ def rational_iou(box1: list[float], box2: list[float]) -> float:
 
 def paired_ious(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """The IoU of each row of one with the same row of the other."""
-    return torch.cat(
-        [box_iou_rotated(a, b).diagonal() for a, b in zip(boxes1.split(64), boxes2.split(64))]
-    )
+    blocks = zip(boxes1.split(64), boxes2.split(64), strict=True)
+    return torch.cat([box_iou_rotated(a, b).diagonal() for a, b in blocks])
 
 
 def nudged(boxes: np.ndarray, rng: np.random.Generator, steps: int) -> np.ndarray:
@@ -262,7 +261,9 @@ def test_float64_sides_beyond_their_product() -> None:
         [[0, 0, 1e200, 1e200, 0], [0, 0, 1e-200, 1e-200, 0], [0, 0, 1e200, 1e-200, 30]],
         dtype=torch.float64,
     )
-    assert torch.equal(box_iou_rotated(boxes, boxes), torch.diag(torch.tensor([0.0, 0, 1])).double())
+    assert torch.equal(
+        box_iou_rotated(boxes, boxes), torch.diag(torch.tensor([0.0, 0, 1])).double()
+    )
 
 
 def test_huge_angles() -> None:

@@ -143,7 +143,9 @@ def test_merges_and_reuses_the_cache_without_an_index(workplace: Workplace) -> N
     assert result.returncode == 0, result.stderr
     tree = workplace.folder / "all"
     values = "from common import one, two; print(one.VALUE + two.VALUE, one.__cached__)"
-    output = subprocess.check_output([sys.executable, "-B", "-c", values], cwd=tree, text=True)
+    output = subprocess.check_output(
+        [sys.executable, "-B", "-c", values], env={"PYTHONPATH": str(tree)}, text=True
+    )
     total, cached = output.split()
     assert total == "3"
     assert Path(cached).exists()

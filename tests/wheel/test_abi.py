@@ -1,6 +1,6 @@
 """Every symbol that the extensions take from torch is there in each release that we support.
 
-DETECTRON2_TORCH_SYMBOLS names one file a release (os.pathsep between them), as
+DETECTRON2_TORCH_SYMBOLS names a folder with one file a release, as
 third_party/libtorch/dynamic_symbols.py writes it: `# torch X.Y.Z`, then one symbol a line.
 """
 
@@ -50,9 +50,11 @@ def missing_symbols(
 def test_symbols_are_there_in_every_release(
     extension: Path, elf: ModuleType, files_of: Callable[[str], list[Path]]
 ) -> None:
-    releases = dict(read_symbols(path) for path in files_of("DETECTRON2_TORCH_SYMBOLS"))
-    if extension.name.startswith("_C_cuda"):
-        releases = {name: there for name, there in releases.items() if not name.endswith("+cpu")}
+    (folder,) = files_of("DETECTRON2_TORCH_SYMBOLS")
+    releases = dict(read_symbols(path) for path in folder.glob("*.txt"))
+    # The oldest that the wheel claims to run with, and a newer one.
+    assert any(release.startswith("2.10.") for release in releases), releases.keys()
+    assert len(releases) >= 2, releases.keys()
     wanted = torch_symbols(elf.read_elf(extension))
     assert wanted, "an extension that uses nothing of torch"
     assert not missing_symbols(wanted, releases)

@@ -63,17 +63,6 @@ def test_holds_the_package_and_nothing_else(files: dict[str, bytes]) -> None:
     )
 
 
-def test_holds_every_module_of_the_sources(
-    files: dict[str, bytes], files_of: Callable[[str], list[Path]]
-) -> None:
-    (listing,) = files_of("DETECTRON2_SOURCES")
-    paths = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
-    expected = {re.sub(r"^(.*/)?src/(?=detectron2/)", "", path) for path in paths}
-    expected = {path for path in expected if path.endswith(".py")}
-    assert expected
-    assert {name for name in files if name.endswith(".py")} == expected
-
-
 def test_metadata(metadata: email.message.Message) -> None:
     assert metadata["Name"] == "detectron2_neo"
     assert metadata["Version"] == "0.7.0"

@@ -84,7 +84,9 @@ def archive_address() -> str:
         if not source.is_file():
             continue
         for line in source.read_text(errors="replace").splitlines():
-            found = None if line.lstrip().startswith("#") else re.search(r"\S+/debian/?(?=\s|$)", line)
+            found = (
+                None if line.lstrip().startswith("#") else re.search(r"\S+/debian/?(?=\s|$)", line)
+            )
             if found and "://" in found.group():
                 return found.group()
     raise UnpackError("no Debian archive in this machine's apt sources")

@@ -2,24 +2,33 @@
 
 load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library")
 
-def glibc_stub(name, soname, functions, version = "GLIBC_2.2.5"):
+# The first release of glibc for x86-64.
+_FIRST = "GLIBC_2.2.5"
+
+def glibc_stub(name, soname, functions, newer = {}):
     """A library to link against in which functions have their first x86-64 version.
 
     Args:
       name: of the cc_library.
       soname: of the library that has the functions at run time.
-      functions: their names.
-      version: the version node.
+      functions: names of those that glibc has had from the start.
+      newer: name to version of those that came later.
     """
+    nodes = {_FIRST: functions}
+    for function, version in newer.items():
+        nodes.setdefault(version, []).append(function)
     native.genrule(
         name = name + "_source",
         outs = [name + ".c"],
-        cmd = "echo '{}' > $@".format(" ".join(["void {}(void) {{}}".format(f) for f in functions])),
+        cmd = "echo '{}' > $@".format(" ".join(["void {}(void) {{}}".format(f) for f in functions + newer.keys()])),
     )
     native.genrule(
         name = name + "_versions",
         outs = [name + ".map"],
-        cmd = "echo '{} {{ global: {}; local: *; }};' > $@".format(version, "; ".join(functions)),
+        cmd = "echo '{}' > $@".format(" ".join([
+            "{} {{ global: {};{} }};".format(version, "; ".join(names), " local: *;" if version == _FIRST else "")
+            for version, names in nodes.items()
+        ])),
     )
     library = name + "_stub.so"
     cc_binary(

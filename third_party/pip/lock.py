@@ -20,7 +20,9 @@ LOCK_HEADER = """\
 # Every package that the build and the tests use, with its file's hash. Made from requirements.in by
 # `./bazelw run //third_party/pip:lock`; do not edit.
 """
-CONSUMER_HEADER = "# Made by `./bazelw run //third_party/pip:lock` of @detectron2_neo; do not edit.\n"
+CONSUMER_HEADER = (
+    "# Made by `./bazelw run //third_party/pip:lock` of @detectron2_neo; do not edit.\n"
+)
 RELEASES_HEADER = """\
 # Releases of torch that the extensions are checked against: the oldest that the wheel claims to run
 # with, and the newest on the package index. Made by `./bazelw run //third_party/pip:lock`; do not edit.
@@ -47,7 +49,10 @@ def resolve(*requirements: str) -> dict[str, str]:
 
 def main() -> None:
     workspace = Path(os.environ["BUILD_WORKSPACE_DIRECTORY"])
-    for folder, header in ((workspace, LOCK_HEADER), (workspace / "tests/consumer", CONSUMER_HEADER)):
+    for folder, header in (
+        (workspace, LOCK_HEADER),
+        (workspace / "tests/consumer", CONSUMER_HEADER),
+    ):
         entries = resolve("-r", str(folder / "requirements.in"))
         (folder / "requirements_lock.txt").write_text(header + "".join(entries.values()))
     wanted = (f"torch=={OLDEST_TORCH}", "torch")

@@ -184,6 +184,8 @@ class WheelCache:
                 "--no-build-isolation",
                 "--use-pep517",
                 "--no-index",
+                # Not one that pip built at another time, with other tools.
+                "--no-cache-dir",
                 f"--wheel-dir={built}",
                 str(sdist),
             ],
@@ -268,6 +270,6 @@ def _explain(verb: str, lines: Sequence[str]) -> str:
             f"cannot fetch {wanted}: {reason}; check the network, proxy and index that "
             "`pip config list` and the PIP_* variables name, and the version in the lock"
         )
-    errors = [line.strip() for line in lines if line.lstrip().lower().startswith("error")]
+    errors = [line.strip() for line in lines if re.search(r"\b(error|failed)\b", line, re.I)]
     last = errors or [line.strip() for line in lines if line.strip()] or ["no output"]
     return f"pip {verb} failed: {'; '.join(dict.fromkeys(last))}"

@@ -42,7 +42,9 @@ def shapes_to_tensor(x: list[int], device: torch.device | None = None) -> torch.
     if torch.jit.is_scripting():
         return torch.as_tensor(x, device=device)
     if torch.jit.is_tracing() and any(isinstance(size, torch.Tensor) for size in x):
-        sizes = torch.stack([torch.as_tensor(size) for size in x])
+        sizes = torch.stack(
+            [size if isinstance(size, torch.Tensor) else torch.as_tensor(size) for size in x]
+        )
         return sizes if device is None else sizes.to(device=device)
     return torch.as_tensor(x, device=device)
 

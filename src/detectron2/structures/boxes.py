@@ -128,6 +128,18 @@ _CONVERSIONS = {
 }
 
 
+def _as_box_tensor(tensor: torch.Tensor, columns: int) -> torch.Tensor:
+    if isinstance(tensor, torch.Tensor):
+        boxes = tensor.to(torch.float32)
+    else:
+        boxes = torch.as_tensor(tensor, dtype=torch.float32, device="cpu")
+    if boxes.numel() == 0:
+        return boxes.reshape(-1, columns)
+    if boxes.dim() != 2 or boxes.size(1) != columns:
+        raise ValueError(f"boxes must have the shape (N, {columns}), got {list(boxes.shape)}")
+    return boxes
+
+
 class Boxes:
     """N boxes as one float32 tensor; a TorchScript class.
 
@@ -142,15 +154,7 @@ class Boxes:
             tensor: ``(N, 4)``, or anything that ``torch.as_tensor`` takes, which goes to the CPU.
                 Empty input of any shape gives 0 boxes. A float32 tensor is shared, not copied.
         """
-        if not isinstance(tensor, torch.Tensor):
-            tensor = torch.as_tensor(tensor, dtype=torch.float32, device=torch.device("cpu"))
-        else:
-            tensor = tensor.to(torch.float32)
-        if tensor.numel() == 0:
-            tensor = tensor.reshape(-1, 4)
-        if tensor.dim() != 2 or tensor.size(1) != 4:
-            raise ValueError(f"boxes must have the shape (N, 4), got {list(tensor.shape)}")
-        self.tensor = tensor
+        self.tensor = _as_box_tensor(tensor, 4)
 
     def clone(self) -> "Boxes":
         """Copy the boxes, storage included."""

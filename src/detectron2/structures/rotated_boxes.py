@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from detectron2.layers.rotated_boxes import pairwise_iou_rotated
-from detectron2.structures.boxes import Boxes, _inside
+from detectron2.structures.boxes import Boxes, _as_box_tensor, _inside
 
 __all__ = ["Boxes", "RotatedBoxes", "pairwise_iou", "pairwise_iou_rotated"]
 
@@ -29,15 +29,7 @@ class RotatedBoxes(Boxes):
             tensor: ``(N, 5)``, or anything that ``torch.as_tensor`` takes, which goes to the CPU.
                 Empty input of any shape gives 0 boxes. A float32 tensor is shared, not copied.
         """
-        if isinstance(tensor, torch.Tensor):
-            tensor = tensor.to(torch.float32)
-        else:
-            tensor = torch.as_tensor(tensor, dtype=torch.float32, device=torch.device("cpu"))
-        if tensor.numel() == 0:
-            tensor = tensor.reshape(-1, 5)
-        if tensor.dim() != 2 or tensor.size(1) != 5:
-            raise ValueError(f"rotated boxes must have the shape (N, 5), got {list(tensor.shape)}")
-        self.tensor = tensor
+        self.tensor = _as_box_tensor(tensor, 5)
 
     def clone(self) -> "RotatedBoxes":
         """Copy the boxes, storage included."""
@@ -60,8 +52,9 @@ class RotatedBoxes(Boxes):
 
         The others stay as they are: the part of a turned box that lies in the image is no
         rectangle in general, and cutting it down would move its other sides. Angles are
-        normalised; that of a clipped box is kept, and neither of its sides grows. ``tensor`` becomes a
-        new tensor; the former one keeps its values.
+        normalised; that of a clipped box is kept, and neither of its sides grows.
+
+        ``tensor`` becomes a new tensor; the former one keeps its values.
 
         Args:
             box_size: (height, width) of the image.

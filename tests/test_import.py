@@ -1,0 +1,189 @@
+"""The public names, how they are called, and what importing the package costs."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+PUBLIC_NAMES = {
+    "detectron2": ["__version__", "setup_environment"],
+    "detectron2.layers": [
+        "BatchNorm2d",
+        "Conv2d",
+        "ConvTranspose2d",
+        "Linear",
+        "ROIAlign",
+        "ROIAlignRotated",
+        "ShapeSpec",
+        "batched_nms",
+        "batched_nms_rotated",
+        "cat",
+        "cross_entropy",
+        "empty_input_loss_func_wrapper",
+        "interpolate",
+        "move_device_like",
+        "nms",
+        "nms_rotated",
+        "nonzero_tuple",
+        "pairwise_iou_rotated",
+        "roi_align",
+        "roi_align_rotated",
+        "rotated_boxes",
+        "shape_spec",
+        "shapes_to_tensor",
+        "wrappers",
+    ],
+    "detectron2.layers.nms": [
+        "batched_nms",
+        "batched_nms_rotated",
+        "disable_torch_compiler",
+        "nms_rotated",
+    ],
+    "detectron2.layers.roi_align": ["ROIAlign", "roi_align"],
+    "detectron2.layers.roi_align_rotated": [
+        "ROIAlignRotated",
+        "disable_torch_compiler",
+        "roi_align_rotated",
+    ],
+    "detectron2.layers.rotated_boxes": ["pairwise_iou_rotated"],
+    "detectron2.structures": [
+        "BoxMode",
+        "Boxes",
+        "RotatedBoxes",
+        "boxes",
+        "pairwise_ioa",
+        "pairwise_iou",
+        "pairwise_iou_rotated",
+        "pairwise_point_box_distance",
+        "rotated_boxes",
+    ],
+    "detectron2.structures.boxes": [
+        "BoxMode",
+        "Boxes",
+        "matched_pairwise_iou",
+        "pairwise_intersection",
+    ],
+    "detectron2.structures.rotated_boxes": [
+        "Boxes",
+        "RotatedBoxes",
+        "pairwise_iou",
+        "pairwise_iou_rotated",
+    ],
+    "detectron2.utils.collect_env": ["collect_env_info"],
+    "detectron2.utils.develop": ["create_dummy_class", "create_dummy_func"],
+    "detectron2.utils.env": ["DOC_BUILDING", "TORCH_VERSION", "seed_all_rng"],
+    "detectron2.utils.torch_version_utils": ["min_torch_version"],
+}
+
+# Parameters in order, with "=" after those that have a default and "*" before keyword-only ones.
+SIGNATURES = {
+    "detectron2.layers.ROIAlign": "output_size spatial_scale sampling_ratio aligned=",
+    "detectron2.layers.ROIAlignRotated": "output_size spatial_scale sampling_ratio",
+    "detectron2.layers.ShapeSpec": "channels= height= width= stride=",
+    "detectron2.layers.batched_nms": "boxes scores idxs iou_threshold",
+    "detectron2.layers.batched_nms_rotated": "boxes scores idxs iou_threshold",
+    "detectron2.layers.cat": "tensors dim=",
+    "detectron2.layers.cross_entropy": "input target *reduction= kwargs",
+    "detectron2.layers.nms_rotated": "boxes scores iou_threshold",
+    "detectron2.layers.pairwise_iou_rotated": "boxes1 boxes2",
+    "detectron2.layers.shapes_to_tensor": "x device=",
+    "detectron2.structures.BoxMode.convert": "box from_mode to_mode",
+    "detectron2.structures.Boxes": "tensor",
+    "detectron2.structures.Boxes.cat": "boxes_list",
+    "detectron2.structures.Boxes.clip": "self box_size",
+    "detectron2.structures.Boxes.inside_box": "self box_size boundary_threshold=",
+    "detectron2.structures.Boxes.nonempty": "self threshold=",
+    "detectron2.structures.Boxes.scale": "self scale_x scale_y",
+    "detectron2.structures.Boxes.to": "self device",
+    "detectron2.structures.RotatedBoxes.clip": "self box_size clip_angle_threshold=",
+    "detectron2.structures.RotatedBoxes.to": "self device non_blocking=",
+    "detectron2.structures.pairwise_point_box_distance": "points boxes",
+    "detectron2.utils.collect_env.detect_compute_compatibility": "CUDA_HOME so_file",
+    "detectron2.utils.develop.create_dummy_class": "klass dependency message=",
+    "detectron2.utils.env.fixup_module_metadata": "module_name namespace keys=",
+}
+
+NOT_NEEDED_TO_IMPORT = ["cv2", "fvcore", "iopath", "matplotlib", "pkg_resources", "scipy"]
+
+
+@pytest.mark.parametrize("module_name", PUBLIC_NAMES)
+def test_public_names(module_name):
+    module = importlib.import_module(module_name)
+    assert [name for name in PUBLIC_NAMES[module_name] if not hasattr(module, name)] == []
+    assert [name for name in getattr(module, "__all__", []) if not hasattr(module, name)] == []
+
+
+def resolve(path):
+    parts = path.split(".")
+    split = next(i for i, part in enumerate(parts) if part[0].isupper() or i == len(parts) - 1)
+    target = importlib.import_module(".".join(parts[:split]))
+    for part in parts[split:]:
+        target = getattr(target, part)
+    return target
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_signatures(path):
+    described = []
+    for parameter in inspect.signature(resolve(path)).parameters.values():
+        prefix = "*" if parameter.kind is parameter.KEYWORD_ONLY else ""
+        suffix = "" if parameter.default is parameter.empty else "="
+        described.append(prefix + parameter.name + suffix)
+    assert " ".join(described) == SIGNATURES[path]
+
+
+def test_first_example():
+    import torch
+
+    from detectron2.structures.boxes import Boxes, pairwise_iou
+
+    boxes = Boxes(torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0]]))
+    third = pytest.approx(1 / 3)
+    assert pairwise_iou(boxes, boxes).tolist() == [[1, third], [third, 1]]
+
+
+def test_functions_that_share_their_names_with_modules():
+    import detectron2.layers
+    import detectron2.layers.nms
+    import detectron2.layers.roi_align
+    import detectron2.layers.roi_align_rotated
+    from detectron2.layers.nms import batched_nms
+
+    assert batched_nms is detectron2.layers.batched_nms
+    for name in ("nms", "roi_align", "roi_align_rotated"):
+        assert inspect.isfunction(getattr(detectron2.layers, name))
+        assert inspect.ismodule(sys.modules[f"detectron2.layers.{name}"])
+
+
+def test_version():
+    import detectron2
+
+    assert detectron2.__version__ == "0.7.0"
+
+
+def test_import_loads_no_more_than_it_needs():
+    """Beside what torchvision loads by itself."""
+    code = f"""
+import sys
+import torchvision
+before = set(sys.modules)
+import detectron2.layers, detectron2.structures
+print(*(n for n in {NOT_NEEDED_TO_IMPORT} if n in sys.modules and n not in before))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == []
+
+
+def test_importing_the_package_loads_little_beyond_torch():
+    code = """
+import sys
+import torch
+before = set(sys.modules)
+import detectron2
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output.split() == ["detectron2"]
