@@ -1,7 +1,7 @@
 """A library of another workspace that uses detectron2."""
 
 import torch
-from detectron2.structures import RotatedBoxes, pairwise_iou_rotated
+from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
 
 
 def overlap_of_rotated_squares(degrees: float) -> float:
@@ -9,4 +9,4 @@ def overlap_of_rotated_squares(degrees: float) -> float:
     squares = RotatedBoxes(
         torch.tensor([[50.0, 50.0, 20.0, 20.0, 0.0], [50.0, 50.0, 20.0, 20.0, degrees]])
     )
-    return pairwise_iou_rotated(squares[0], squares[1]).item()
+    return pairwise_iou(squares[0], squares[1]).item()

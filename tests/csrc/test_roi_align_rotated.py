@@ -340,7 +340,7 @@ def test_cuda_agrees_with_the_cpu(sampling_ratio: int, dtype: torch.dtype) -> No
     input, rois = random_features(seed=5).to(dtype), random_rois(300, 0.5, seed=6)
     results = []
     for device in ("cpu", "cuda"):
-        leaf = input.to(device).requires_grad_()
+        leaf = input.detach().to(device).requires_grad_()
         pooled = roi_align_rotated_forward(leaf, rois.to(device), 0.5, 7, 7, sampling_ratio)
         pooled.backward(torch.ones_like(pooled))
         results.append((pooled.detach().cpu(), leaf.grad.cpu()))
