@@ -23,7 +23,7 @@ def pytest_test(name, srcs, deps = [], data = [], env = {}, args = [], **kwargs)
         args = ["-c", "$(rootpath {})".format(config)] + args + ["$(rootpath {})".format(test) for test in tests],
         data = data + [config],
         env = env,
-        legacy_create_init = False,
+        legacy_create_init = 0,
         main = runner,
         deps = deps + ["@detectron2_neo_pip//:site_packages"],
         **kwargs
