@@ -10,18 +10,26 @@ def _cuda_archs_flag_impl(ctx):
             fail("{}: unknown architecture '{}'; known are {}".format(ctx.label, arch, ", ".join(CUDA_ARCHS)))
     return []
 
-cuda_archs_flag = rule(
+_cuda_archs_flag = rule(
     implementation = _cuda_archs_flag_impl,
-    doc = "The GPU architectures to compile for: --//:cuda_archs=sm_80,sm_90",
     build_setting = config.string_list(flag = True),
 )
 
-def cuda_archs_settings():
-    """Declares one config_setting an architecture, for gencode_copts()."""
+def cuda_archs_flag(name):
+    """The flag with the GPU architectures to compile for: --//:cuda_archs=sm_80,sm_90
+
+    Args:
+      name: of the flag; gencode_copts() reads it through the settings `<name>_<architecture>`.
+    """
+    _cuda_archs_flag(
+        name = name,
+        build_setting_default = CUDA_ARCHS,
+        visibility = ["//visibility:public"],
+    )
     for arch in CUDA_ARCHS:
         native.config_setting(
-            name = "cuda_" + arch,
-            flag_values = {":cuda_archs": arch},
+            name = "{}_{}".format(name, arch),
+            flag_values = {":" + name: arch},
             visibility = ["//:__subpackages__"],
         )
 
@@ -38,7 +46,7 @@ def gencode_copts():
     for arch in CUDA_ARCHS:
         virtual = "compute_" + arch.split("_")[1]
         copts = copts + select({
-            Label("//:cuda_" + arch): ["-gencode=arch={},code={}".format(virtual, arch)],
+            Label("//:cuda_archs_" + arch): ["-gencode=arch={},code={}".format(virtual, arch)],
             "//conditions:default": [],
         })
     return copts

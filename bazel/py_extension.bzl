@@ -13,7 +13,7 @@ _LINKOPTS = [
     "-Wl,--build-id=none",
 ]
 
-def _cudart_transition_impl(settings, attr):
+def _cudart_transition_impl(_settings, _attr):
     # Builds of a monorepo don't read this project's .bazelrc: see there.
     return {"@rules_cuda//cuda:runtime": Label("@detectron2_neo_rules_cuda_setup//:cudart_static")}
 

@@ -3,6 +3,7 @@
 load("@detectron2_neo_rules_cuda_setup//:setup.bzl", "set_up_rules_cuda")
 load("@rules_python//python:repositories.bzl", "py_repositories")
 
+# buildifier: disable=unnamed-macro
 def detectron2_neo_dependencies():
     """Loads the rule sets' own dependencies and registers the Python and CUDA toolchains."""
     py_repositories()

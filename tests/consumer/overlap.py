@@ -1,6 +1,7 @@
 """A library of another workspace that uses detectron2."""
 
 import torch
+
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou
 
 

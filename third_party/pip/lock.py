@@ -25,7 +25,8 @@ CONSUMER_HEADER = (
 )
 RELEASES_HEADER = """\
 # Releases of torch that the extensions are checked against: the oldest that the wheel claims to run
-# with, and the newest on the package index. Made by `./bazelw run //third_party/pip:lock`; do not edit.
+# with, and the newest on the package index. Made by `./bazelw run //third_party/pip:lock`; do not
+# edit.
 """
 OLDEST_TORCH = "2.10.0"
 

@@ -33,7 +33,15 @@ alias(
 """
 
 def locked_packages(repository_ctx, lock):
-    """The normalised names of the packages in a lock file."""
+    """The packages in a lock file.
+
+    Args:
+      repository_ctx: of the calling repository rule.
+      lock: label of the file.
+
+    Returns:
+      a list of normalised names.
+    """
     return [
         line.split("==")[0].strip().lower().replace("_", "-").replace(".", "-")
         for line in repository_ctx.read(lock).splitlines()
@@ -41,7 +49,14 @@ def locked_packages(repository_ctx, lock):
     ]
 
 def cache_folder(repository_ctx):
-    """Where unpacked wheels are kept between workspaces and `bazel clean --expunge`."""
+    """Where unpacked wheels are kept between workspaces and `bazel clean --expunge`.
+
+    Args:
+      repository_ctx: of the calling repository rule.
+
+    Returns:
+      a path, as a string.
+    """
     environ = repository_ctx.os.environ
     if environ.get("DETECTRON2_NEO_CACHE"):
         return environ["DETECTRON2_NEO_CACHE"]

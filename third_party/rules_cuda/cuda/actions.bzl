@@ -1,6 +1,8 @@
 """Actions of the CUDA rules: compiling, device-linking and archiving."""
 
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
+load("@rules_cc//cc/common:cc_common.bzl", "cc_common")
+load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load(":flags.bzl", "BuildSettingInfo")
 load(":providers.bzl", "CudaArchsInfo", "CudaInfo")
 load(":toolchain.bzl", "TOOLCHAIN_TYPE")
@@ -130,7 +132,16 @@ def compile_sources(ctx, context, rdc):
     return objects
 
 def device_link(ctx, context, rdc_objects):
-    """Links relocatable device code into one host object that holds the device program."""
+    """Links relocatable device code into a program.
+
+    Args:
+      ctx: of the rule.
+      context: from cuda_context().
+      rdc_objects: depset of the objects.
+
+    Returns:
+      a host object that holds the device program.
+    """
     output = ctx.actions.declare_file("_cuda_objs/{}/device_link.o".format(ctx.label.name))
     arguments = ctx.actions.args()
     arguments.add("-ccbin", context.cc_toolchain.compiler_executable)
@@ -158,7 +169,11 @@ def archive(ctx, context, objects):
         actions = ctx.actions,
         alwayslink = ctx.attr.alwayslink,
         cc_toolchain = context.cc_toolchain,
-        compilation_outputs = cc_common.create_compilation_outputs(pic_objects = depset(objects)),
+        # Position-independent code can be linked into anything: one compilation serves both uses.
+        compilation_outputs = cc_common.create_compilation_outputs(
+            objects = depset(objects),
+            pic_objects = depset(objects),
+        ),
         disallow_dynamic_library = True,
         feature_configuration = context.features,
         linking_contexts = [
@@ -169,4 +184,4 @@ def archive(ctx, context, objects):
         user_link_flags = ctx.attr.host_linkopts,
     )
     library = outputs.library_to_link
-    return linking_context, library.pic_static_library if library else None
+    return linking_context, (library.pic_static_library if library else None)

@@ -1,5 +1,6 @@
 """The CUDA rules."""
 
+load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load(":actions.bzl", "HEADERS", "SOURCES", "archive", "compile_sources", "cuda_context", "device_link")
 load(":providers.bzl", "CudaInfo")
 load(":toolchain.bzl", "TOOLCHAIN_TYPE")

@@ -1,5 +1,6 @@
 """The toolchain that the CUDA rules compile with."""
 
+load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load(":providers.bzl", "CudaToolchainInfo")
 
 TOOLCHAIN_TYPE = Label("//cuda:toolchain_type")
