@@ -107,7 +107,7 @@ class Apt:
         settings = {
             "APT::Architecture": "amd64",
             "APT::Sandbox::User": "",
-            # A mirror that lags behind is good enough: the version is asked for, the files are signed.
+            # A mirror may lag behind: the version is asked for, and the files are signed.
             "Acquire::Check-Valid-Until": "false",
             "Acquire::Languages": "none",
             "Dir::Cache": work / "cache",
