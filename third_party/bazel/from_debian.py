@@ -140,10 +140,16 @@ class Apt:
 
 
 def python_packages(target: Path) -> None:
-    run(
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target),
-        *("--disable-pip-version-check", "--root-user-action=ignore", *INDEX_PACKAGES),
-    )
+    try:
+        run(
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target),
+            *("--disable-pip-version-check", "--root-user-action=ignore", *INDEX_PACKAGES),
+        )
+    except UnpackError as error:
+        raise UnpackError(
+            f"the package index can't be reached; check the network, proxy and index that "
+            f"`pip config list` and the PIP_* variables name ({error})"
+        ) from error
 
 
 def copy_install_base(usr: Path, install: Path) -> None:
@@ -301,14 +307,24 @@ def main() -> int:
         wanted = recipe(arguments.version, prefix)
         if stamp.exists() and stamp.read_text() == wanted:
             return 0
-        shutil.rmtree(prefix, ignore_errors=True)
+        # The programs know the path that they lie in: a new set takes the old one's place, which
+        # comes back where that fails.
+        former = prefix.with_name(prefix.name + ".former")
+        shutil.rmtree(former, ignore_errors=True)
+        if prefix.exists():
+            prefix.rename(former)
         prefix.mkdir()
         try:
             unpack(arguments.version, prefix)
-        except UnpackError as error:
+        except BaseException as error:
             shutil.rmtree(prefix, ignore_errors=True)
+            if former.exists():
+                former.rename(prefix)
+            if not isinstance(error, UnpackError):
+                raise
             print(f"bazelw: Bazel can't be had from Debian: {error}", file=sys.stderr)
             return 1
+        shutil.rmtree(former, ignore_errors=True)
         stamp.write_text(wanted)
     return 0
 
