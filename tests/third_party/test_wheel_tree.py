@@ -242,7 +242,7 @@ def test_says_what_is_wrong_in_one_line(workplace: Workplace) -> None:
     )
     assert "one==1.0: the index cannot be reached" in unreachable
     wheel.unlink()
-    assert "one==1.0: the index has no such file" in workplace.fail()
+    assert "one==1.0: the index cannot be reached, or has no such file" in workplace.fail()
     workplace.lock.unlink()
     assert "cannot read the lock" in workplace.fail()
 
