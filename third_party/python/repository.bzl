@@ -7,6 +7,8 @@ py_runtime(
     name = "runtime",
     interpreter_path = "{interpreter}",
     python_version = "PY3",
+    # The default asks for a python3 on the PATH of actions, which may have none, or an old one.
+    stub_shebang = "#!{interpreter}",
 )
 
 py_runtime_pair(
