@@ -7,8 +7,6 @@ _LINKOPTS = [
     # No symbol table: it is most of the file, and what a debugger needs is not in an optimised build.
     "-Wl,-s",
     "-Wl,--gc-sections",
-    # Symbols of static libraries (the CUDA runtime, above all) stay inside.
-    "-Wl,--exclude-libs,ALL",
     # The id would be the only thing that differs where nothing else does.
     "-Wl,--build-id=none",
 ]
