@@ -2,7 +2,7 @@
 
 load("@rules_cc//cc:defs.bzl", "cc_binary")
 
-# Attributes of the shared library beneath a py_extension.
+# Options of the shared library that a py_extension is.
 _LINKOPTS = [
     # No symbol table: it is most of the file, and what a debugger needs is not in an optimised build.
     "-Wl,-s",
