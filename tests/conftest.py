@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+# A Bazel workspace of its own.
+collect_ignore = ["consumer"]
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     no_cuda = None if torch.cuda.is_available() else pytest.mark.skip(reason="no CUDA device")
