@@ -47,6 +47,7 @@ REPEATED_HEADERS = {"Project-URL", "Classifier", "Requires-Dist", "Provides-Extr
 SORTED_HEADERS = {"Project-URL", "Classifier", "Provides-Extra"}
 # Of later metadata versions; the licence files themselves stay in the wheel.
 DROPPED_HEADERS = {"license-file"}
+RENAMED_HEADERS = {"license-expression": "License"}
 
 
 class RepackError(Exception):
@@ -93,7 +94,7 @@ def canonical_requirement(requirement: str) -> str:
 def canonical_metadata(raw: bytes, summary: str | None) -> tuple[str, str, bytes]:
     """Returns the distribution's name, its version, and METADATA in the order of HEADERS."""
     message = email.message_from_string(raw.decode("utf-8").replace("\r\n", "\n"))
-    known = {header.lower(): header for header in HEADERS}
+    known = {header.lower(): header for header in HEADERS} | RENAMED_HEADERS
     values: dict[str, list[str]] = {header: [] for header in HEADERS}
     for header, value in message.items():
         if header.lower() in DROPPED_HEADERS:
