@@ -265,10 +265,11 @@ def _explain(verb: str, lines: Sequence[str]) -> str:
     if absent or unreachable:
         collecting = re.findall(r"^Collecting (\S+)", text, re.M)
         wanted = absent[1] if absent else collecting[-1] if collecting else "a package"
-        reason = "the index cannot be reached" if unreachable else "the index cannot be reached, or has no such file"
+        or_absent = "" if unreachable else ", or has no such file"
         return (
-            f"cannot fetch {wanted}: {reason}; check the network, proxy and index that "
-            "`pip config list` and the PIP_* variables name, and the version in the lock"
+            f"cannot fetch {wanted}: the index cannot be reached{or_absent}; check the network, "
+            "proxy and index that `pip config list` and the PIP_* variables name, and the version "
+            "in the lock"
         )
     errors = [line.strip() for line in lines if re.search(r"\b(error|failed)\b", line, re.I)]
     last = errors or [line.strip() for line in lines if line.strip()] or ["no output"]
