@@ -55,9 +55,10 @@ def _libtorch_from_wheel_impl(repository_ctx):
     error = install_wheels(repository_ctx, lock, ["torch"], "wheels")
     if error:
         fail_with(repository_ctx, error)
+    if not repository_ctx.path("wheels/torch/lib/libtorch_cuda.so").exists:
+        fail_with(repository_ctx, "the torch of {} is CPU-only: the CUDA extension is linked against one with CUDA".format(lock))
     libraries = _library("torch_cpu", ["libtorch", "libtorch_cpu"])
-    if repository_ctx.path("wheels/torch/lib/libtorch_cuda.so").exists:
-        libraries += _library("torch_cuda", ["libtorch", "libtorch_cpu", "libtorch_cuda"])
+    libraries += _library("torch_cuda", ["libtorch", "libtorch_cpu", "libtorch_cuda"])
     repository_ctx.file("BUILD.bazel", _BUILD.format(libraries = libraries))
 
 libtorch_from_wheel = repository_rule(
@@ -102,11 +103,14 @@ def _torch_releases_impl(repository_ctx):
         timeout = 3600,
     )
     if done.return_code:
-        fail_with(repository_ctx, done.stderr.strip())
+        fail_with(repository_ctx, done.stderr.strip().splitlines()[-1])
 
-    # No such build on the machine's indexes is no error: the test that wants it says so.
+    # No such build on the machine's indexes is no error: the test that wants it is skipped.
     lock = Label("//third_party/libtorch:cpu_only_release.txt")
-    install_wheels(repository_ctx, lock, ["torch"], "cpu_only/site-packages")
+    error = install_wheels(repository_ctx, lock, ["torch"], "cpu_only/site-packages")
+    if error:
+        # buildifier: disable=print
+        print("no CPU-only torch to test beside: " + error)
     repository_ctx.file("BUILD.bazel", _RELEASES_BUILD)
 
 torch_releases = repository_rule(

@@ -24,10 +24,10 @@ rules_cuda_stand_in = repository_rule(
 # What each generation of rule sets wants to be told in a WORKSPACE. A load of a name that a file does
 # not have is an error there, so the set-up is written after looking at the file.
 _STAND_IN = """\
-load("@rules_cuda//cuda:repositories.bzl", "cuda_toolchain_repository")
+load("@rules_cuda//cuda:repositories.bzl", "stand_in_toolchain_repository")
 
 def set_up_rules_cuda():
-    cuda_toolchain_repository(name = "cuda", toolkit = "@detectron2_neo_cuda")
+    stand_in_toolchain_repository(name = "cuda", toolkit = "@detectron2_neo_cuda")
     native.register_toolchains("@cuda//:toolchain")
 """
 
@@ -67,7 +67,7 @@ def _rules_cuda_setup_impl(repository_ctx):
     text = repository_ctx.read(repository_ctx.attr.repositories_bzl)
     if existing:
         setup = _ALREADY_SET_UP
-    elif "cuda_toolchain_repository" in text:
+    elif "stand_in_toolchain_repository" in text:
         setup = _STAND_IN
     elif "rules_cuda_toolchains" in text:
         setup = _RULES_CUDA_0_3

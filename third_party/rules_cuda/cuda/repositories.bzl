@@ -25,11 +25,11 @@ alias(
 )
 """
 
-def _cuda_toolchain_repository_impl(repository_ctx):
+def _stand_in_toolchain_repository_impl(repository_ctx):
     repository_ctx.file("BUILD.bazel", _BUILD.format(toolkit = repository_ctx.attr.toolkit))
 
-cuda_toolchain_repository = repository_rule(
-    implementation = _cuda_toolchain_repository_impl,
+stand_in_toolchain_repository = repository_rule(
+    implementation = _stand_in_toolchain_repository_impl,
     doc = "A toolchain (`:toolchain`) over a repository with nvcc, compiler_files, headers, cudart_static.",
     attrs = {
         "toolkit": attr.string(doc = "the toolkit's repository, e.g. `@my_cuda`", mandatory = True),
