@@ -35,7 +35,7 @@ def test_warns_of_cuda_kernels_that_do_not_load(monkeypatch: pytest.MonkeyPatch)
     error = ImportError("libtorch_cuda.so: undefined symbol: planted")
     monkeypatch.setattr(importlib, "import_module", import_raising(error))
     with pytest.warns(RuntimeWarning, match="undefined symbol: planted"):
-        _ops._load_cuda_kernels()
+        _ops.native.load_cuda_kernels()
 
 
 def test_silent_where_there_are_no_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,21 +44,21 @@ def test_silent_where_there_are_no_cuda_kernels(monkeypatch: pytest.MonkeyPatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.setattr(torch.version, "cuda", "13.0")
-        _ops._load_cuda_kernels()
+        _ops.native.load_cuda_kernels()
         # And where PyTorch itself has no CUDA, nothing is asked for.
         monkeypatch.setattr(importlib, "import_module", import_raising(ImportError("asked for")))
         monkeypatch.setattr(torch.version, "cuda", None)
-        _ops._load_cuda_kernels()
+        _ops.native.load_cuda_kernels()
 
 
 def test_alert_of_operations_that_are_not_deterministic() -> None:
-    _ops._alert_not_deterministic("an operation")
+    _ops.gradients.alert_not_deterministic("an operation")
     try:
         torch.use_deterministic_algorithms(True)
         with pytest.raises(RuntimeError, match="an operation does not have a deterministic"):
-            _ops._alert_not_deterministic("an operation")
+            _ops.gradients.alert_not_deterministic("an operation")
         torch.use_deterministic_algorithms(True, warn_only=True)
         with pytest.warns(UserWarning, match="an operation does not have a deterministic"):
-            _ops._alert_not_deterministic("an operation")
+            _ops.gradients.alert_not_deterministic("an operation")
     finally:
         torch.use_deterministic_algorithms(False)
