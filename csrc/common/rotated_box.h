@@ -214,9 +214,10 @@ struct ThresholdProbe {
 
   // `true` unless rotated_iou of the two, in either order, is certainly not above the threshold.
   DETECTRON2_HOST_DEVICE bool may_exceed(const PairProbe<T>& other) const {
+    // Without branches, so that a loop can be vectorised.
     return circles_meet(box.center_x, box.center_y, box.radius, other.center_x, other.center_y,
-                        other.radius) &&
-           other.area >= least_area && other.area <= largest_area;
+                        other.radius) &
+           (other.area >= least_area) & (other.area <= largest_area);
   }
 };
 

@@ -30,12 +30,13 @@ constexpr unsigned int kAllLanes = 0xffffffffu;
 constexpr int64_t kPanelTiles = 512;
 
 // Ranking compares all pairs of scores. Beyond this many boxes sorting is faster.
-constexpr int64_t kMostRanked = 32768;
+constexpr int64_t kMostRanked = 16384;
 constexpr int kRankThreads = 256;
-constexpr int kRankChunk = 1024;
+constexpr int kRankChunk = 4096;
 
-constexpr int kRowTiles = 4;
+constexpr int kRowTiles = 2;
 constexpr int kOverlapThreads = kRowTiles * kTile;
+constexpr int kOverlapBlocks = 8;
 
 constexpr int kSelectThreads = 1024;
 static_assert(kSelectThreads >= kPanelTiles, "a thread a tile");
@@ -115,7 +116,7 @@ __global__ void __launch_bounds__(kRankThreads)
     rank_kernel(const T* boxes, const T* scores, int count, Workspace<T> workspace) {
   using Key = decltype(score_key(T{}));
   constexpr int kWarps = kRankThreads / kWarp;
-  constexpr int kShare = kRankChunk / kWarps;
+  constexpr int kUnroll = 16;
   __shared__ alignas(16) Key keys[kRankChunk];
   __shared__ int ranks[kWarp];
   const int lane = threadIdx.x % kWarp;
@@ -128,24 +129,30 @@ __global__ void __launch_bounds__(kRankThreads)
   const Key key = index < count ? score_key(scores[index]) : 0;
   int rank = 0;
   for (int chunk = 0; chunk < count; chunk += kRankChunk) {
+    const int left = count - chunk;
+    const int step = kWarps * kUnroll;
+    const int length = left < kRankChunk ? (left + step - 1) / step * step : kRankChunk;
     __syncthreads();
-    for (int i = threadIdx.x; i < kRankChunk; i += kRankThreads) {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < length; i += kRankThreads) {
       // No key is 0: it is after every score.
-      keys[i] = chunk + i < count ? score_key(scores[chunk + i]) : 0;
+      keys[i] = i < left ? score_key(scores[chunk + i]) : 0;
     }
     __syncthreads();
-    const int begin = chunk + warp * kShare;
-    const Key* share = keys + warp * kShare;
-    if (begin + kShare <= first || begin >= first + kWarp) {
+    const int share_length = length / kWarps;
+    const int begin = chunk + warp * share_length;
+    const Key* share = keys + warp * share_length;
+    if (begin + share_length <= first || begin >= first + kWarp) {
       // Of equal scores, those of lower index come first.
       const Key limit = begin < first ? key - 1 : key;
-#pragma unroll 16
-      for (int i = 0; i < kShare; ++i) {
-        rank += share[i] > limit;
+      for (int i = 0; i < share_length; i += kUnroll) {
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+          rank += share[i + u] > limit;
+        }
       }
     } else {
-#pragma unroll 4
-      for (int i = 0; i < kShare; ++i) {
+      for (int i = 0; i < share_length; ++i) {
         rank += share[i] > key || (share[i] == key && begin + i < index);
       }
     }
@@ -172,7 +179,7 @@ __global__ void __launch_bounds__(kRankThreads)
 // a tile of the latter, its rows. Almost no pair passes a cheap test, and those that do are shared
 // out among all threads, which then all have an IoU to compute.
 template <typename T>
-__global__ void __launch_bounds__(kOverlapThreads)
+__global__ void __launch_bounds__(kOverlapThreads, kOverlapBlocks)
     overlaps_kernel(T threshold, int64_t first_tile, Workspace<T> workspace) {
   __shared__ PairProbe<T> rows[kOverlapThreads];
   __shared__ uint16_t queue[kOverlapThreads * kTile];
@@ -283,22 +290,14 @@ struct SettledTiles {
   unsigned int kept[2 * kPanelTiles];
   unsigned int is_settled[kPanelTiles];
 
-  // By all lanes.
   __device__ uint64_t wait_for(int tile) {
-    unsigned int low = 0;
-    unsigned int high = 0;
-    if (threadIdx.x % kWarp == 0) {
-      while (atomicOr(&is_settled[tile], 0u) == 0) {
-        __nanosleep(20);
-      }
-      __threadfence_block();
-      low = atomicOr(&kept[2 * tile], 0u);
-      high = atomicOr(&kept[2 * tile + 1], 0u);
+    while (atomicOr(&is_settled[tile], 0u) == 0) {
+      __nanosleep(20);
     }
-    return uint64_t{__shfl_sync(kAllLanes, high, 0)} << kWarp | __shfl_sync(kAllLanes, low, 0);
+    __threadfence_block();
+    return uint64_t{atomicOr(&kept[2 * tile + 1], 0u)} << kWarp | atomicOr(&kept[2 * tile], 0u);
   }
 
-  // By one lane.
   __device__ void settle(int tile, uint64_t word) {
     atomicExch(&kept[2 * tile], static_cast<unsigned int>(word));
     atomicExch(&kept[2 * tile + 1], static_cast<unsigned int>(word >> kWarp));
@@ -330,31 +329,37 @@ __device__ uint64_t settle_tile(int tile, uint64_t removed, const Workspace<T>& 
   load(tile, occupied[tile], within_low, within_high);
   bool gone_low = removed >> lane & 1;
   bool gone_high = removed >> (lane + kWarp) & 1;
-  constexpr int kAhead = 4;
+  unsigned int next_halves = lane < tile ? occupied[lane] : 0;
   for (int first = 0; first < tile; first += kWarp) {
-    const unsigned int halves = first + lane < tile ? occupied[first + lane] : 0;
+    const unsigned int halves = next_halves;
+    next_halves = first + kWarp + lane < tile ? occupied[first + kWarp + lane] : 0;
     unsigned int rest = __ballot_sync(kAllLanes, halves != 0);
     while (rest != 0) {
-      int row_tiles[kAhead];
+      // The next few tiles: first their words, then a lane for each waits for it.
+      constexpr int kAhead = 8;
       uint64_t low[kAhead];
       uint64_t high[kAhead];
+      int awaited = -1;
+      unsigned int bits = rest;
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        row_tiles[i] = -1;
-        if (rest != 0) {
-          const int bit = __ffs(rest) - 1;
-          rest &= rest - 1;
-          row_tiles[i] = first + bit;
+        low[i] = 0;
+        high[i] = 0;
+        if (bits != 0) {
+          const int bit = __ffs(bits) - 1;
+          bits &= bits - 1;
           load(first + bit, __shfl_sync(kAllLanes, halves, bit), low[i], high[i]);
+          awaited = lane == i ? first + bit : awaited;
         }
       }
+      rest = bits;
+      const uint64_t kept = awaited >= 0 ? settled.wait_for(awaited) : 0;
+      __syncwarp();
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        if (row_tiles[i] >= 0) {
-          const uint64_t kept = settled.wait_for(row_tiles[i]);
-          gone_low = gone_low || (low[i] & kept) != 0;
-          gone_high = gone_high || (high[i] & kept) != 0;
-        }
+        const uint64_t kept_of_tile = __shfl_sync(kAllLanes, kept, i);
+        gone_low = gone_low || (low[i] & kept_of_tile) != 0;
+        gone_high = gone_high || (high[i] & kept_of_tile) != 0;
       }
     }
   }

@@ -5,8 +5,8 @@ A box goes if its IoU with a kept one is greater than the threshold; a box that 
 box (see ``box_iou_rotated``) is kept and removes none. CPU and CUDA keep the same boxes. Boxes and
 scores must agree in dtype.
 
-No gradient is registered: indices have none, and the dispatcher's own fallback costs a call less than
-a Python function would.
+No gradient is registered: indices have none, and the dispatcher's own fallback costs a call less
+than a Python function would.
 """
 
 import torch

@@ -7,7 +7,8 @@ from detectron2.structures.boxes import (
     pairwise_iou,
     pairwise_point_box_distance,
 )
-from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou_rotated
+from detectron2.structures.rotated_boxes import RotatedBoxes
+from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 
 __all__ = [
     "BoxMode",
