@@ -186,12 +186,12 @@ DETECTRON2_HOST_DEVICE T rotated_iou(const RotatedBox<T>& a, const RotatedBox<T>
 }
 
 // What tells quickly that the IoU of a pair is not above a threshold, for most pairs that do not
-// meet or are of unlike size.
+// meet or are of unlike size. The margins are above all rounding, fused or not.
 template <typename T>
 struct alignas(4 * sizeof(T)) PairProbe {
   T center_x;
   T center_y;
-  T radius;
+  T radius;  // with a margin beyond that of circles_meet; NaN for a box without area
   T area;
 };
 
@@ -201,7 +201,7 @@ DETECTRON2_HOST_DEVICE PairProbe<T> make_pair_probe(const RotatedBox<T>& box) {
   // their quotients clear of overflow and underflow.
   const T least = std::is_same_v<T, double> ? T(1e-290) : T(1e-30);
   const T area = product(box.width, box.height);
-  return {box.center_x, box.center_y, box.radius,
+  return {box.center_x, box.center_y, box.radius * T(1.00001),
           area > least ? (area < 1 / least ? area : 1 / least) : least};
 }
 
@@ -213,11 +213,13 @@ struct ThresholdProbe {
   T largest_area;
 
   // `true` unless rotated_iou of the two, in either order, is certainly not above the threshold.
+  // Without branches, so that a loop can be vectorised.
   DETECTRON2_HOST_DEVICE bool may_exceed(const PairProbe<T>& other) const {
-    // Without branches, so that a loop can be vectorised.
-    return circles_meet(box.center_x, box.center_y, box.radius, other.center_x, other.center_y,
-                        other.radius) &
-           (other.area >= least_area) & (other.area <= largest_area);
+    const T dx = box.center_x - other.center_x;
+    const T dy = box.center_y - other.center_y;
+    const T reach = box.radius + other.radius;
+    return (dx * dx + dy * dy <= reach * reach + T(2e-36)) & (other.area >= least_area) &
+           (other.area <= largest_area);
   }
 };
 

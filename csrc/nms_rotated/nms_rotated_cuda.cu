@@ -32,11 +32,12 @@ constexpr int64_t kPanelTiles = 512;
 // Ranking compares all pairs of scores. Beyond this many boxes sorting is faster.
 constexpr int64_t kMostRanked = 16384;
 constexpr int kRankThreads = 256;
-constexpr int kRankChunk = 4096;
+constexpr int kRankChunk = 2048;
 
-constexpr int kRowTiles = 2;
-constexpr int kOverlapThreads = kRowTiles * kTile;
+constexpr int kRowTiles = 4;
+constexpr int kOverlapThreads = kRowTiles * kWarp;
 constexpr int kOverlapBlocks = 8;
+constexpr int kQueue = 2048;
 
 constexpr int kSelectThreads = 1024;
 static_assert(kSelectThreads >= kPanelTiles, "a thread a tile");
@@ -142,18 +143,19 @@ __global__ void __launch_bounds__(kRankThreads)
     const int share_length = length / kWarps;
     const int begin = chunk + warp * share_length;
     const Key* share = keys + warp * share_length;
-    if (begin + share_length <= first || begin >= first + kWarp) {
-      // Of equal scores, those of lower index come first.
-      const Key limit = begin < first ? key - 1 : key;
-      for (int i = 0; i < share_length; i += kUnroll) {
+    for (int i = 0; i < share_length; i += kUnroll) {
+      if (begin + i < first || begin + i >= first + kWarp) {
+        // Of equal scores, those of lower index come first.
+        const Key limit = begin + i < first ? key - 1 : key;
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u) {
           rank += share[i + u] > limit;
         }
-      }
-    } else {
-      for (int i = 0; i < share_length; ++i) {
-        rank += share[i] > key || (share[i] == key && begin + i < index);
+      } else {
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+          rank += share[i + u] > key || (share[i + u] == key && begin + i + u < index);
+        }
       }
     }
   }
@@ -174,16 +176,17 @@ __global__ void __launch_bounds__(kRankThreads)
   }
 }
 
-// A block compares the boxes of tile first_tile + y with those of the kRowTiles tiles from
-// x * kRowTiles on, as far as they are not later. A thread has one of the former, its column, and
-// a tile of the latter, its rows. Almost no pair passes a cheap test, and those that do are shared
-// out among all threads, which then all have an IoU to compute.
+// A block compares the boxes of tile first_tile + y, its columns, with those of the kRowTiles tiles
+// from x * kRowTiles on, its rows, as far as they are not later. A warp has one of these tiles, a
+// thread two columns. Few pairs pass the cheap test; those are queued and shared out among all
+// threads of the block, so that each has an IoU to compute.
 template <typename T>
 __global__ void __launch_bounds__(kOverlapThreads, kOverlapBlocks)
     overlaps_kernel(T threshold, int64_t first_tile, Workspace<T> workspace) {
-  __shared__ PairProbe<T> rows[kOverlapThreads];
-  __shared__ uint16_t queue[kOverlapThreads * kTile];
-  __shared__ unsigned int hits[2 * kOverlapThreads];
+  __shared__ PairProbe<T> rows[kRowTiles][kTile];
+  // Which rows remove each column; a word for each half of the rows.
+  __shared__ unsigned int hits[kRowTiles][kTile][2];
+  __shared__ uint16_t queue[kQueue];  // row tile, column, row
   __shared__ int queued;
 
   const int64_t column_tile = first_tile + blockIdx.y;
@@ -191,118 +194,134 @@ __global__ void __launch_bounds__(kOverlapThreads, kOverlapBlocks)
   if (first_row_tile > column_tile) {
     return;
   }
-  const int thread = threadIdx.x;
-  const int lane = thread % kWarp;
-  const int column = thread % kTile;
-  const int64_t row_tile = first_row_tile + thread / kTile;
+  const int lane = threadIdx.x % kWarp;
+  const int warp = threadIdx.x / kWarp;
+  const int64_t row_tile = first_row_tile + warp;
   const RotatedBox<T>* row_boxes = workspace.boxes + first_row_tile * kTile;
   const RotatedBox<T>* column_boxes = workspace.boxes + column_tile * kTile;
-  const bool is_in_triangle = row_tile <= column_tile;
-  if (is_in_triangle) {
-    rows[thread] = make_pair_probe(row_boxes[thread]);
-  }
-  hits[2 * thread] = 0;
-  hits[2 * thread + 1] = 0;
-  if (thread == 0) {
-    queued = 0;
-  }
-  __syncthreads();
 
-  uint64_t eligible = 0;
-  if (is_in_triangle) {
-    eligible = row_tile < first_tile ? workspace.kept[row_tile] : ~uint64_t{0};
-    if (row_tile == column_tile) {
-      eligible &= (uint64_t{1} << column) - 1;
-    }
-  }
-  uint64_t candidates = 0;
-  if (threshold < 0) {
-    // Any IoU is above it.
-    hits[2 * thread] = static_cast<unsigned int>(eligible);
-    hits[2 * thread + 1] = static_cast<unsigned int>(eligible >> kWarp);
-  } else if (eligible != 0) {
-    const ThresholdProbe<T> probe = make_threshold_probe(column_boxes[column], threshold);
-    const PairProbe<T>* tile = rows + thread / kTile * kTile;
-    unsigned int halves[2] = {0, 0};
+  uint64_t candidates[2] = {0, 0};
+  if (row_tile <= column_tile) {
+    const uint64_t eligible = row_tile < first_tile ? workspace.kept[row_tile] : ~uint64_t{0};
+    unsigned int passed[2][2] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const int column = half * kWarp + lane;
+      rows[warp][column] = make_pair_probe(row_boxes[warp * kTile + column]);
+    }
+    __syncwarp();
+    const ThresholdProbe<T> probes[2] = {
+        make_threshold_probe(column_boxes[lane], threshold),
+        make_threshold_probe(column_boxes[kWarp + lane], threshold)};
+#pragma unroll
+    for (int row_half = 0; row_half < 2; ++row_half) {
 #pragma unroll
       for (int r = 0; r < kWarp; ++r) {
-        if (probe.may_exceed(tile[half * kWarp + r])) {
-          halves[half] |= 1u << r;
+        const PairProbe<T> row = rows[warp][row_half * kWarp + r];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          passed[half][row_half] |= probes[half].may_exceed(row) ? 1u << r : 0;
         }
       }
     }
-    candidates = (uint64_t{halves[1]} << kWarp | halves[0]) & eligible;
-  }
-
-  int before = __popcll(candidates);
-  const int own = before;
 #pragma unroll
-  for (int step = 1; step < kWarp; step *= 2) {
-    const int other = __shfl_up_sync(kAllLanes, before, step);
-    before += lane >= step ? other : 0;
-  }
-  int position = 0;
-  if (lane == kWarp - 1 && before > 0) {
-    position = atomicAdd(&queued, before);
-  }
-  position = __shfl_sync(kAllLanes, position, kWarp - 1) + before - own;
-  for (uint64_t rest = candidates; rest != 0; rest &= rest - 1) {
-    queue[position++] = static_cast<uint16_t>(thread * kTile + __ffsll(rest) - 1);
-  }
-  __syncthreads();
-
-  for (int i = thread; i < queued; i += kOverlapThreads) {
-    const int owner = queue[i] / kTile;
-    const int row = queue[i] % kTile;
-    const RotatedBox<T> a = row_boxes[owner / kTile * kTile + row];
-    const RotatedBox<T> b = column_boxes[owner % kTile];
-    if (rotated_iou(a, b) > threshold) {
-      atomicOr(&hits[2 * owner + row / kWarp], 1u << row % kWarp);
+    for (int half = 0; half < 2; ++half) {
+      const int column = half * kWarp + lane;
+      const uint64_t before =
+          row_tile == column_tile ? eligible & ((uint64_t{1} << column) - 1) : eligible;
+      candidates[half] = (uint64_t{passed[half][1]} << kWarp | passed[half][0]) & before;
+      uint64_t hit = 0;
+      if (threshold < 0) {
+        // Any IoU is above it.
+        hit = before;
+        candidates[half] = 0;
+      }
+      hits[warp][column][0] = static_cast<unsigned int>(hit);
+      hits[warp][column][1] = static_cast<unsigned int>(hit >> kWarp);
     }
   }
-  __syncthreads();
 
-  if (!is_in_triangle) {
-    return;
-  }
-  const uint64_t word = uint64_t{hits[2 * thread + 1]} << kWarp | hits[2 * thread];
-  const unsigned int any = __ballot_sync(kAllLanes, word != 0);
-  const int half = column / kWarp;
-  if (row_tile < first_tile) {
-    if (lane == 0 && any != 0) {
-      atomicOr(reinterpret_cast<unsigned int*>(workspace.removed + column_tile) + half, any);
+  // Seldom more than one round.
+  for (bool is_left = true; is_left;) {
+    if (threadIdx.x == 0) {
+      queued = 0;
     }
+    __syncthreads();
+    const int own = __popcll(candidates[0]) + __popcll(candidates[1]);
+    int end = own;
+#pragma unroll
+    for (int step = 1; step < kWarp; step *= 2) {
+      const int other = __shfl_up_sync(kAllLanes, end, step);
+      end += lane >= step ? other : 0;
+    }
+    int start = 0;
+    if (lane == kWarp - 1 && end > 0) {
+      start = atomicAdd(&queued, end);
+    }
+    int position = __shfl_sync(kAllLanes, start, kWarp - 1) + end - own;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int column = (warp * 2 + half) * kWarp + lane;
+      for (; candidates[half] != 0 && position < kQueue; ++position) {
+        queue[position] = static_cast<uint16_t>(column * kTile + __ffsll(candidates[half]) - 1);
+        candidates[half] &= candidates[half] - 1;
+      }
+    }
+    __syncthreads();
+    const int total = queued;
+    is_left = total > kQueue;
+    for (int i = threadIdx.x; i < (is_left ? kQueue : total); i += kOverlapThreads) {
+      const int tile = queue[i] / (kTile * kTile);
+      const int column = queue[i] / kTile % kTile;
+      const int row = queue[i] % kTile;
+      const RotatedBox<T> a = row_boxes[tile * kTile + row];
+      const RotatedBox<T> b = column_boxes[column];
+      if (rotated_iou(a, b) > threshold) {
+        atomicOr(&hits[tile][column][row / kWarp], 1u << row % kWarp);
+      }
+    }
+    __syncthreads();
+  }
+
+  if (row_tile > column_tile) {
     return;
   }
   const int64_t pair = pair_of_tiles(row_tile - first_tile, column_tile - first_tile);
-  if (any != 0) {
-    workspace.words[pair * kTile + column] = word;
-  }
-  if (lane == 0) {
-    reinterpret_cast<uint8_t*>(workspace.occupied)[2 * pair + half] = any != 0;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int column = half * kWarp + lane;
+    const uint64_t word = uint64_t{hits[warp][column][1]} << kWarp | hits[warp][column][0];
+    const unsigned int any = __ballot_sync(kAllLanes, word != 0);
+    if (row_tile < first_tile) {
+      if (lane == 0 && any != 0) {
+        atomicOr(reinterpret_cast<unsigned int*>(workspace.removed + column_tile) + half, any);
+      }
+    } else {
+      if (any != 0) {
+        workspace.words[pair * kTile + column] = word;
+      }
+      if (lane == 0) {
+        reinterpret_cast<uint8_t*>(workspace.occupied)[2 * pair + half] = any != 0;
+      }
+    }
   }
 }
 
-// What the warps of select_kernel tell one another, by atomics.
+// What the warps of select_kernel tell one another, by atomics: for each half tile, which of its
+// boxes are kept, and in the upper word that this is settled.
 struct SettledTiles {
-  unsigned int kept[2 * kPanelTiles];
-  unsigned int is_settled[kPanelTiles];
+  unsigned long long halves[2 * kPanelTiles];
 
-  __device__ uint64_t wait_for(int tile) {
-    while (atomicOr(&is_settled[tile], 0u) == 0) {
-      __nanosleep(20);
-    }
-    __threadfence_block();
-    return uint64_t{atomicOr(&kept[2 * tile + 1], 0u)} << kWarp | atomicOr(&kept[2 * tile], 0u);
+  __device__ unsigned int wait_for(int half_tile) {
+    unsigned long long value;
+    do {
+      value = atomicCAS(&halves[half_tile], 0ull, 0ull);
+    } while (value == 0);
+    return static_cast<unsigned int>(value);
   }
 
-  __device__ void settle(int tile, uint64_t word) {
-    atomicExch(&kept[2 * tile], static_cast<unsigned int>(word));
-    atomicExch(&kept[2 * tile + 1], static_cast<unsigned int>(word >> kWarp));
-    __threadfence_block();
-    atomicExch(&is_settled[tile], 1u);
+  __device__ void settle(int half_tile, unsigned int kept) {
+    atomicExch(&halves[half_tile], 1ull << kWarp | kept);
   }
 };
 
@@ -335,7 +354,7 @@ __device__ uint64_t settle_tile(int tile, uint64_t removed, const Workspace<T>& 
     next_halves = first + kWarp + lane < tile ? occupied[first + kWarp + lane] : 0;
     unsigned int rest = __ballot_sync(kAllLanes, halves != 0);
     while (rest != 0) {
-      // The next few tiles: first their words, then a lane for each waits for it.
+      // The next few tiles: first their words, then a lane for each half of them waits for it.
       constexpr int kAhead = 8;
       uint64_t low[kAhead];
       uint64_t high[kAhead];
@@ -349,17 +368,18 @@ __device__ uint64_t settle_tile(int tile, uint64_t removed, const Workspace<T>& 
           const int bit = __ffs(bits) - 1;
           bits &= bits - 1;
           load(first + bit, __shfl_sync(kAllLanes, halves, bit), low[i], high[i]);
-          awaited = lane == i ? first + bit : awaited;
+          awaited = lane / 2 == i ? 2 * (first + bit) + lane % 2 : awaited;
         }
       }
       rest = bits;
-      const uint64_t kept = awaited >= 0 ? settled.wait_for(awaited) : 0;
+      const unsigned int kept_half = awaited >= 0 ? settled.wait_for(awaited) : 0;
       __syncwarp();
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        const uint64_t kept_of_tile = __shfl_sync(kAllLanes, kept, i);
-        gone_low = gone_low || (low[i] & kept_of_tile) != 0;
-        gone_high = gone_high || (high[i] & kept_of_tile) != 0;
+        const uint64_t kept = uint64_t{__shfl_sync(kAllLanes, kept_half, 2 * i + 1)} << kWarp |
+                              __shfl_sync(kAllLanes, kept_half, 2 * i);
+        gone_low = gone_low || (low[i] & kept) != 0;
+        gone_high = gone_high || (high[i] & kept) != 0;
       }
     }
   }
@@ -393,22 +413,27 @@ __global__ void __launch_bounds__(kSelectThreads)
   const int lane = thread % kWarp;
   const int warp = thread / kWarp;
   const int64_t base = *workspace.total;
-  for (int tile = thread; tile < tiles; tile += kSelectThreads) {
-    settled.is_settled[tile] = 0;
+  for (int half = thread; half < 2 * tiles; half += kSelectThreads) {
+    settled.halves[half] = 0;
   }
   __syncthreads();
   for (int tile = warp; tile < tiles; tile += kWarps) {
     const uint64_t kept =
         settle_tile(tile, workspace.removed[first_tile + tile], workspace, settled);
+    if (lane < 2) {
+      settled.settle(2 * tile + lane, static_cast<unsigned int>(kept >> lane * kWarp));
+    }
     if (lane == 0) {
-      settled.settle(tile, kept);
       workspace.kept[first_tile + tile] = kept;
     }
   }
   __syncthreads();
 
+  const auto kept_of_half = [&](int half) {
+    return static_cast<unsigned int>(settled.halves[half]);
+  };
   int end =
-      thread < tiles ? __popc(settled.kept[2 * thread]) + __popc(settled.kept[2 * thread + 1]) : 0;
+      thread < tiles ? __popc(kept_of_half(2 * thread)) + __popc(kept_of_half(2 * thread + 1)) : 0;
 #pragma unroll
   for (int step = 1; step < kWarp; step *= 2) {
     const int other = __shfl_up_sync(kAllLanes, end, step);
@@ -430,9 +455,9 @@ __global__ void __launch_bounds__(kSelectThreads)
   }
   // Half a tile a warp.
   for (int half = warp; half < 2 * tiles; half += kWarps) {
-    const unsigned int kept = settled.kept[half];
+    const unsigned int kept = kept_of_half(half);
     const int tile = half / 2;
-    const int after = half % 2 == 0 ? __popc(settled.kept[half + 1]) : 0;
+    const int after = half % 2 == 0 ? __popc(kept_of_half(half + 1)) : 0;
     const int start = ends[tile] - after - __popc(kept);
     if ((kept >> lane & 1) != 0) {
       const int64_t box = (first_tile * 2 + half) * kWarp + lane;

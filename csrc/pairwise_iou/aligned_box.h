@@ -16,8 +16,9 @@ constexpr int kAlignedBoxSize = 4;
 // What the intersection of two boxes is divided by.
 enum class OverlapOf { kUnion, kSecond };
 
+// Aligned so that the corners are one load.
 template <typename T>
-struct AlignedBox {
+struct alignas(4 * sizeof(T)) AlignedBox {
   T x0;
   T y0;
   T x1;
@@ -37,18 +38,43 @@ DETECTRON2_HOST_DEVICE AlignedBox<T> load_aligned_box(const T* row) {
   return is_number ? box : AlignedBox<T>{infinity, infinity, -infinity, -infinity, 0};
 }
 
-// Overlap of two boxes, of which none of the values is NaN. 0, without a division by 0, where they
-// do not meet, and where the quotient of two infinities has no value.
-template <OverlapOf of, typename T>
-DETECTRON2_HOST_DEVICE T overlap(const AlignedBox<T>& a, const AlignedBox<T>& b) {
-  const T width = (a.x1 < b.x1 ? a.x1 : b.x1) - (a.x0 > b.x0 ? a.x0 : b.x0);
-  const T height = (a.y1 < b.y1 ? a.y1 : b.y1) - (a.y0 > b.y0 ? a.y0 : b.y0);
-  const T intersection = product(width > 0 ? width : T(0), height > 0 ? height : T(0));
+namespace aligned_box_detail {
+
+// In a form that is one instruction. If one of the values is NaN, it must be `a`, and is left out.
+
+template <typename T>
+DETECTRON2_HOST_DEVICE T least(T a, T b) {
+#ifdef __CUDA_ARCH__
+  return fmin(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+template <typename T>
+DETECTRON2_HOST_DEVICE T greatest(T a, T b) {
+#ifdef __CUDA_ARCH__
+  return fmax(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+}  // namespace aligned_box_detail
+
+// Overlap of two boxes from load_aligned_box: 0 where they do not meet, and where the quotient of
+// two infinities has no value. `divide` gives NaN or 0 for a quotient of 0 and anything.
+template <OverlapOf of, typename T, typename Divide>
+DETECTRON2_HOST_DEVICE T overlap(const AlignedBox<T>& a, const AlignedBox<T>& b,
+                                 const Divide& divide) {
+  using aligned_box_detail::greatest;
+  using aligned_box_detail::least;
+  const T width = greatest(least(a.x1, b.x1) - greatest(a.x0, b.x0), T(0));
+  const T height = greatest(least(a.y1, b.y1) - greatest(a.y0, b.y0), T(0));
+  const T intersection = product(width, height);
   const T whole = of == OverlapOf::kUnion ? a.area + b.area - intersection : b.area;
-  // NaN where 0 or infinity is divided by itself, and then not above 0. A loop without branches can
-  // be vectorised, so nothing else asks whether the boxes meet.
-  const T quotient = intersection / whole;
-  return quotient > 0 ? quotient : T(0);
+  // Without a branch for boxes that do not meet, so that a loop can be vectorised.
+  return greatest(divide(intersection, whole), T(0));
 }
 
 }  // namespace detectron2

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "csrc/pairwise_iou/pairwise_iou.h"
@@ -38,7 +39,8 @@ void overlaps_of_row(const AlignedBox<T>& box, const BoxColumns<T>& columns, T* 
   const T* __restrict area = columns.area.data();
   T* __restrict row = overlaps;
   for (int64_t j = 0; j < count; ++j) {
-    row[j] = overlap<of>(box, AlignedBox<T>{x0[j], y0[j], x1[j], y1[j], area[j]});
+    row[j] =
+        overlap<of>(box, AlignedBox<T>{x0[j], y0[j], x1[j], y1[j], area[j]}, std::divides<T>());
   }
 }
 
