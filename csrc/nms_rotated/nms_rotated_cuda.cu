@@ -34,9 +34,9 @@ constexpr int64_t kMostRanked = 16384;
 constexpr int kRankThreads = 256;
 constexpr int kRankChunk = 2048;
 
-constexpr int kRowTiles = 4;
+constexpr int kRowTiles = 8;
 constexpr int kOverlapThreads = kRowTiles * kWarp;
-constexpr int kOverlapBlocks = 8;
+constexpr int kOverlapBlocks = 4;
 constexpr int kQueue = 2048;
 
 constexpr int kSelectThreads = 1024;
@@ -110,7 +110,7 @@ __device__ void put_box(const T* boxes, int64_t index, int64_t place, int64_t co
   }
 }
 
-// Each block ranks as many boxes as a warp has lanes; each of its warps compares them with a share
+// Each block ranks a tile of boxes, two for each lane; each of its warps compares them with a share
 // of the scores.
 template <typename T>
 __global__ void __launch_bounds__(kRankThreads)
@@ -119,50 +119,58 @@ __global__ void __launch_bounds__(kRankThreads)
   constexpr int kWarps = kRankThreads / kWarp;
   constexpr int kUnroll = 16;
   __shared__ alignas(16) Key keys[kRankChunk];
-  __shared__ int ranks[kWarp];
-  const int lane = threadIdx.x % kWarp;
-  const int warp = threadIdx.x / kWarp;
-  const int first = blockIdx.x * kWarp;
-  const int index = first + lane;
-  if (warp == 0) {
-    ranks[lane] = 0;
+  __shared__ int ranks[kTile];
+  const int thread = threadIdx.x;
+  const int warp = thread / kWarp;
+  const int first = blockIdx.x * kTile;
+  if (thread < kTile) {
+    ranks[thread] = 0;
   }
-  const Key key = index < count ? score_key(scores[index]) : 0;
-  int rank = 0;
+  // No key is 0: it is after every score.
+  const auto key_of = [&](int index) { return index < count ? score_key(scores[index]) : Key{0}; };
+  const int own[2] = {first + thread % kWarp, first + kWarp + thread % kWarp};
+  const Key own_keys[2] = {key_of(own[0]), key_of(own[1])};
+  int own_ranks[2] = {0, 0};
   for (int chunk = 0; chunk < count; chunk += kRankChunk) {
     const int left = count - chunk;
     const int step = kWarps * kUnroll;
     const int length = left < kRankChunk ? (left + step - 1) / step * step : kRankChunk;
     __syncthreads();
 #pragma unroll 4
-    for (int i = threadIdx.x; i < length; i += kRankThreads) {
-      // No key is 0: it is after every score.
-      keys[i] = i < left ? score_key(scores[chunk + i]) : 0;
+    for (int i = thread; i < length; i += kRankThreads) {
+      keys[i] = key_of(chunk + i);
     }
     __syncthreads();
     const int share_length = length / kWarps;
-    const int begin = chunk + warp * share_length;
-    const Key* share = keys + warp * share_length;
-    for (int i = 0; i < share_length; i += kUnroll) {
-      if (begin + i < first || begin + i >= first + kWarp) {
+    const int share_start = warp * share_length;
+    for (int i = share_start; i < share_start + share_length; i += kUnroll) {
+      const int index = chunk + i;
+      if (index < first || index >= first + kTile) {
         // Of equal scores, those of lower index come first.
-        const Key limit = begin + i < first ? key - 1 : key;
+        const Key limits[2] = {own_keys[0] - (index < first), own_keys[1] - (index < first)};
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u) {
-          rank += share[i + u] > limit;
+          own_ranks[0] += keys[i + u] > limits[0];
+          own_ranks[1] += keys[i + u] > limits[1];
         }
       } else {
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u) {
-          rank += share[i + u] > key || (share[i + u] == key && begin + i + u < index);
+#pragma unroll
+          for (int o = 0; o < 2; ++o) {
+            own_ranks[o] +=
+                keys[i + u] > own_keys[o] || (keys[i + u] == own_keys[o] && index + u < own[o]);
+          }
         }
       }
     }
   }
-  atomicAdd(&ranks[lane], rank);
+  atomicAdd(&ranks[own[0] - first], own_ranks[0]);
+  atomicAdd(&ranks[own[1] - first], own_ranks[1]);
   __syncthreads();
-  if (warp == 0) {
-    put_box(boxes, index, index < count ? ranks[lane] : index, count, workspace);
+  if (thread < kTile) {
+    const int index = first + thread;
+    put_box(boxes, index, index < count ? ranks[thread] : index, count, workspace);
   }
 }
 
@@ -348,40 +356,55 @@ __device__ uint64_t settle_tile(int tile, uint64_t removed, const Workspace<T>& 
   load(tile, occupied[tile], within_low, within_high);
   bool gone_low = removed >> lane & 1;
   bool gone_high = removed >> (lane + kWarp) & 1;
-  unsigned int next_halves = lane < tile ? occupied[lane] : 0;
-  for (int first = 0; first < tile; first += kWarp) {
-    const unsigned int halves = next_halves;
-    next_halves = first + kWarp + lane < tile ? occupied[first + kWarp + lane] : 0;
-    unsigned int rest = __ballot_sync(kAllLanes, halves != 0);
-    while (rest != 0) {
-      // The next few tiles: first their words, then a lane for each half of them waits for it.
-      constexpr int kAhead = 8;
-      uint64_t low[kAhead];
-      uint64_t high[kAhead];
-      int awaited = -1;
-      unsigned int bits = rest;
+
+  // The words of a few occupied tiles, loaded while those before them are waited for.
+  constexpr int kAhead = 4;
+  struct Batch {
+    uint64_t low[kAhead];
+    uint64_t high[kAhead];
+    int awaited;  // the half tile that this lane is to wait for, negative if none
+    bool is_empty;
+  };
+  int first = 0;  // of the group of tiles, a lane each, that the next ones are taken from
+  unsigned int halves = lane < tile ? occupied[lane] : 0;
+  unsigned int next_halves = kWarp + lane < tile ? occupied[kWarp + lane] : 0;
+  unsigned int rest = __ballot_sync(kAllLanes, halves != 0);
+  const auto load_batch = [&](Batch& batch) {
+    while (rest == 0 && first + kWarp < tile) {
+      first += kWarp;
+      halves = next_halves;
+      next_halves = first + kWarp + lane < tile ? occupied[first + kWarp + lane] : 0;
+      rest = __ballot_sync(kAllLanes, halves != 0);
+    }
+    batch.is_empty = rest == 0;
+    batch.awaited = -1;
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        low[i] = 0;
-        high[i] = 0;
-        if (bits != 0) {
-          const int bit = __ffs(bits) - 1;
-          bits &= bits - 1;
-          load(first + bit, __shfl_sync(kAllLanes, halves, bit), low[i], high[i]);
-          awaited = lane / 2 == i ? 2 * (first + bit) + lane % 2 : awaited;
-        }
-      }
-      rest = bits;
-      const unsigned int kept_half = awaited >= 0 ? settled.wait_for(awaited) : 0;
-      __syncwarp();
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        const uint64_t kept = uint64_t{__shfl_sync(kAllLanes, kept_half, 2 * i + 1)} << kWarp |
-                              __shfl_sync(kAllLanes, kept_half, 2 * i);
-        gone_low = gone_low || (low[i] & kept) != 0;
-        gone_high = gone_high || (high[i] & kept) != 0;
+    for (int i = 0; i < kAhead; ++i) {
+      batch.low[i] = 0;
+      batch.high[i] = 0;
+      if (rest != 0) {
+        const int bit = __ffs(rest) - 1;
+        rest &= rest - 1;
+        load(first + bit, __shfl_sync(kAllLanes, halves, bit), batch.low[i], batch.high[i]);
+        batch.awaited = lane / 2 == i ? 2 * (first + bit) + lane % 2 : batch.awaited;
       }
     }
+  };
+  Batch batch;
+  load_batch(batch);
+  while (!batch.is_empty) {
+    Batch next;
+    load_batch(next);
+    const unsigned int kept_half = batch.awaited >= 0 ? settled.wait_for(batch.awaited) : 0;
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const uint64_t kept = uint64_t{__shfl_sync(kAllLanes, kept_half, 2 * i + 1)} << kWarp |
+                            __shfl_sync(kAllLanes, kept_half, 2 * i);
+      gone_low = gone_low || (batch.low[i] & kept) != 0;
+      gone_high = gone_high || (batch.high[i] & kept) != 0;
+    }
+    batch = next;
   }
 
   uint64_t undecided = ~ballot_of_tile(gone_low, gone_high);
@@ -495,8 +518,7 @@ int64_t nms_rotated_cuda(const T* boxes, const T* scores, const int64_t* order, 
         boxes, order, count, workspace);
     check_launch("nms_rotated gather_kernel");
   } else {
-    const int64_t blocks = tiles * kTile / kWarp;
-    rank_kernel<T><<<static_cast<unsigned int>(blocks), kRankThreads, 0, cuda_stream>>>(
+    rank_kernel<T><<<static_cast<unsigned int>(tiles), kRankThreads, 0, cuda_stream>>>(
         boxes, scores, static_cast<int>(count), workspace);
     check_launch("nms_rotated rank_kernel");
   }
