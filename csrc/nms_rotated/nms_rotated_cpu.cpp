@@ -12,9 +12,12 @@ namespace {
 // Boxes that are settled one after the other, before what they remove is looked for on all threads.
 constexpr int64_t kTile = 64;
 
-// Boxes that are probed at a time, and the least that a thread is handed: a kept box of the tile
-// costs that many probes, so a range costs more than the handing over.
+// Boxes that are probed at a time.
 constexpr int64_t kBlock = 256;
+
+// Boxes that a thread is handed at least: probing them with each of a tile takes some 100
+// microseconds, and waking a thread, on a busy machine, as long.
+constexpr int64_t kBoxesPerRange = 2048;
 
 template <typename T>
 struct SortedBoxes {
@@ -86,7 +89,7 @@ void nms_rotated_cpu(const T* boxes, int64_t count, double iou_threshold, bool* 
         remove_overlapping(sorted, i, i + 1, tile_end, threshold, keep);
       }
     }
-    parallel_for(tile_end, count, kBlock, [&](int64_t begin, int64_t end) {
+    parallel_for(tile_end, count, kBoxesPerRange, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; block += kBlock) {
         for (int64_t i = tile; i < tile_end; ++i) {
           if (keep[i]) {

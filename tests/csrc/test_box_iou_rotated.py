@@ -163,7 +163,8 @@ def test_agrees_with_rational_arithmetic(kind: str, device: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_rational_arithmetic_at_length(kind: str) -> None:
-    boxes1, boxes2 = pairs_of(kind, 50_000)
+    """500,000 random pairs, and 20,000 of each kind that floating point finds hard."""
+    boxes1, boxes2 = pairs_of(kind, 500_000 if kind == "generic" else 20_000)
     pairs = zip(boxes1.tolist(), boxes2.tolist(), strict=True)
     expected = torch.tensor([rational_iou(a, b) for a, b in pairs], dtype=torch.float64)
     error = (paired_ious(boxes1, boxes2).double() - expected).abs().max()

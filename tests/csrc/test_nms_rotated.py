@@ -145,11 +145,75 @@ def test_tracing(device: str) -> None:
     )
 
 
+def clusters(count: int, copies: int) -> Tensor:
+    """Around each of a few boxes, many that nearly cover it."""
+    boxes = random_boxes(-(-count // copies), seed=2, extent=300).repeat_interleave(copies, 0)
+    noise = torch.randn(len(boxes), 5, generator=torch.Generator().manual_seed(0))
+    return (boxes + noise)[:count]
+
+
+def chain(count: int) -> Tensor:
+    """Each box overlaps its two neighbours, and no others."""
+    boxes = torch.tensor([[0.0, 0, 10, 10, 0]]).repeat(count, 1)
+    boxes[:, 0] = 4 * torch.arange(count)
+    return boxes
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "boxes",
+    [clusters(1500, 50), random_boxes(1).repeat(700, 1), chain(500)],
+    ids=["clusters", "one region", "chain"],
+)
+@pytest.mark.parametrize("threshold", [0.0, 0.25, 0.7])
+def test_dense_overlaps(boxes: Tensor, threshold: float, dtype: torch.dtype, device: str) -> None:
+    boxes = boxes.to(dtype)
+    for scores in (random_scores(len(boxes)), -torch.arange(len(boxes))):
+        scores = scores.to(dtype)
+        kept = nms_rotated(boxes.to(device), scores.to(device), threshold)
+        assert kept.tolist() == greedy(boxes, scores, threshold)
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cheap_rejection_changes_nothing(dtype: torch.dtype, device: str) -> None:
+    """Pairs close to where circles meet, and to where the ratio of areas is the threshold."""
+    rng = np.random.default_rng(5)
+    count = 800
+    sides = np.exp(rng.uniform(math.log(1e-4), math.log(1e4), (count, 2)))
+    boxes = torch.from_numpy(
+        np.c_[rng.uniform(-9, 9, (count, 2)), sides, rng.uniform(-180, 180, count)]
+    )
+    # The second half lies in the first with half its area, to within rounding.
+    boxes[count // 2 :] = boxes[: count // 2]
+    boxes[count // 2 :, 2] /= 2
+    # Beyond the range of float32 areas.
+    boxes[:20, 2:4] *= 1e-18
+    boxes[20:40, 2:4] *= 1e18
+    boxes, scores = boxes.to(dtype), random_scores(count).to(dtype)
+    for threshold in (0.0, 1e-30, 0.5 - 1e-6, 0.5, 0.5 + 1e-6):
+        kept = nms_rotated(boxes.to(device), scores.to(device), threshold)
+        assert kept.tolist() == greedy(boxes, scores, threshold)
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [2500, 20_000])
+def test_scores_in_order(count: int, dtype: torch.dtype, device: str) -> None:
+    """NaN first, then from inf to -inf; 0 and -0 are equal. Equal ones by index."""
+    values = torch.tensor([0.0, 1, -math.inf, math.nan, -0.0, math.inf, -1, 1e-6, -1e-6])
+    scores = values.repeat(-(-count // 9))[:count].to(dtype)
+    without_area = torch.zeros(count, 5, dtype=dtype)
+    kept = nms_rotated(without_area.to(device), scores.to(device), 0.5)
+    assert torch.equal(kept.cpu(), torch.sort(scores, stable=True, descending=True)[1])
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count", [1000, 20_000, 30_000])
+@pytest.mark.parametrize("count", [1000, 16_384, 16_385, 40_000])
 def test_cuda_keeps_the_boxes_of_the_cpu(count: int, dtype: torch.dtype) -> None:
-    """30,000 boxes need a second panel of overlaps."""
+    """Those from 16,385 on are sorted, and 40,000 need a second panel of overlaps."""
     boxes = random_boxes(count, seed=count, extent=1000).to(dtype)
     scores = random_scores(count, levels=count // 4).to(dtype)
     expected = nms_rotated(boxes, scores, 0.3)
