@@ -209,6 +209,44 @@ def test_scripted_code_may_use_boxes():
         assert torch.equal(result, expected)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("function", [pairwise_iou, pairwise_ioa])
+def test_pairwise_functions_where_the_operators_do_not_apply(function):
+    """A trace runs without this library; other devices have no kernel."""
+
+    def between(a, b):
+        return function(Boxes(a), Boxes(b))
+
+    a, b = random_xyxy(14, 6), random_xyxy(15, 5)
+    traced = torch.jit.trace(between, (a, b))
+    assert "detectron2::" not in str(traced.inlined_graph)
+    assert torch.equal(traced(b, a), between(b, a))
+    assert between(a.to("meta"), b.to("meta")).shape == (6, 5)
+
+
+@pytest.mark.parametrize("function", [pairwise_iou, pairwise_ioa])
+def test_pairwise_functions_are_differentiable(function):
+    a, b = random_xyxy(16, 4).requires_grad_(), random_xyxy(17, 3)
+    weights = torch.rand(4, 3)
+    (grad,) = torch.autograd.grad((function(Boxes(a), Boxes(b)) * weights).sum(), a)
+    nudge = torch.rand(4, 4) * 1e-2
+    with torch.no_grad():
+        ahead, behind = (function(Boxes(a + s * nudge), Boxes(b)) for s in (1, -1))
+    difference = ((ahead - behind) * weights).sum() / 2
+    torch.testing.assert_close((grad * nudge).sum(), difference, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", [pairwise_iou, pairwise_ioa])
+def test_boxes_that_are_not_finite_overlap_nothing(function):
+    nan, inf = math.nan, math.inf
+    a = torch.tensor([[0, 0, 2, 2.0]])
+    b = torch.tensor([[nan, 0, 2, 2], [0, 0, 2, nan], [inf, inf, inf, inf], [-inf, -inf, inf, inf]])
+    expected = [0, 0, 0, 0]
+    assert function(Boxes(a), Boxes(b)).tolist() == [expected]
+    assert function(Boxes(b), Boxes(b))[3, 3] == 0
+
+
 def test_compiled_code_may_use_boxes_without_a_graph_break():
     def clip_and_compare(tensor):
         boxes = Boxes(tensor)

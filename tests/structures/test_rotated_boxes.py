@@ -5,8 +5,14 @@ import math
 import pytest
 import torch
 
-from detectron2.structures import Boxes, RotatedBoxes, pairwise_iou, pairwise_iou_rotated
-from detectron2.structures.rotated_boxes import pairwise_iou as rotated_pairwise_iou
+from detectron2.layers import rotated_boxes as layers_rotated_boxes
+from detectron2.structures import (
+    Boxes,
+    RotatedBoxes,
+    pairwise_iou,
+    pairwise_iou_rotated,
+    rotated_boxes,
+)
 
 
 def random_rotated(seed, count, extent=100.0):
@@ -41,7 +47,7 @@ def test_empty_input_is_no_boxes(empty):
     boxes.scale(2, 3)
     assert len(boxes) == 0
     assert RotatedBoxes.cat([]).tensor.shape == (0, 5)
-    assert rotated_pairwise_iou(boxes, RotatedBoxes(random_rotated(1, 3))).shape == (0, 3)
+    assert pairwise_iou_rotated(boxes, RotatedBoxes(random_rotated(1, 3))).shape == (0, 3)
 
 
 def test_wrong_shape_raises_with_the_shape():
@@ -173,14 +179,22 @@ def test_iou_of_upright_boxes_is_that_of_axis_aligned_ones(angle):
     half = rotated[:, 2:4] / 2
     upright = Boxes(torch.cat([rotated[:, :2] - half, rotated[:, :2] + half], dim=1))
     expected = pairwise_iou(upright, upright)
-    result = rotated_pairwise_iou(RotatedBoxes(rotated), RotatedBoxes(rotated))
+    result = pairwise_iou_rotated(RotatedBoxes(rotated), RotatedBoxes(rotated))
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(result, pairwise_iou_rotated(rotated, rotated))
+
+
+def test_names_of_the_iou():
+    """The package's function takes boxes, the modules' function of the same name takes tensors."""
+    assert pairwise_iou_rotated is rotated_boxes.pairwise_iou
+    assert rotated_boxes.pairwise_iou_rotated is layers_rotated_boxes.pairwise_iou_rotated
+    boxes = RotatedBoxes(random_rotated(12, 5))
+    by_tensor = rotated_boxes.pairwise_iou_rotated(boxes.tensor, boxes.tensor)
+    assert torch.equal(pairwise_iou_rotated(boxes, boxes), by_tensor)
 
 
 def test_iou_of_a_sliver_stays_between_zero_and_one():
     slivers = torch.tensor([[0, 0, 8e-7, 1971.0, 3.0], [0, 0, 8e-7, 4e5, 3.0], [1, 1, 50, 60, 3]])
-    result = pairwise_iou_rotated(slivers, slivers)
+    result = rotated_boxes.pairwise_iou_rotated(slivers, slivers)
     assert ((result >= 0) & (result <= 1)).all()
 
 
@@ -193,7 +207,7 @@ def test_cuda_gives_what_the_cpu_gives():
         boxes.clip((60, 80), 30.0)
         boxes.scale(0.5, 2.0)
         results.append(
-            (boxes.tensor, boxes.inside_box((90, 90)), rotated_pairwise_iou(boxes, others))
+            (boxes.tensor, boxes.inside_box((90, 90)), pairwise_iou_rotated(boxes, others))
         )
     for on_cpu, on_cuda in zip(*results, strict=True):
         assert on_cuda.is_cuda
