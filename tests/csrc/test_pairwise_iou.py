@@ -166,9 +166,10 @@ def test_gradients(
         assert torch.autograd.gradcheck(operator, inputs)
 
     # Where two boxes do not meet the gradient is 0, also with boxes that have no area.
-    apart = torch.zeros(1, 4, dtype=torch.float64, device=device)
-    (grad,) = torch.autograd.grad(operator(boxes1, apart).sum(), boxes1)
-    assert torch.equal(grad, torch.zeros_like(grad))
+    empty = torch.zeros(2, 4, dtype=torch.float64, device=device, requires_grad=True)
+    for inputs in ((boxes1, empty), (empty, empty)):
+        for grad in torch.autograd.grad(operator(*inputs).sum(), inputs):
+            assert torch.equal(grad, torch.zeros_like(grad))
 
     halves = boxes1.detach().half().requires_grad_()
     operator(halves, halves).sum().backward()
