@@ -1,7 +1,6 @@
 // Greedy NMS is sequential, its order and its IoUs are not.
 //
-// 1. rank_kernel finds each box's place by descending score and writes it there, prepared for
-// pairs.
+// 1. rank_kernel finds each box's place by descending score and puts it there.
 // 2. overlaps_kernel compares the boxes of one tile of 64 with those of each tile before it: one
 //    bit for each pair of which the earlier box would remove the later one.
 // 3. select_kernel, one block, settles tile after tile which boxes are kept, and lists them.
@@ -12,7 +11,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
 #include "csrc/common/cuda_launch.h"
@@ -32,15 +30,16 @@ constexpr int64_t kPanelTiles = 512;
 // Ranking compares all pairs of scores. Beyond this many boxes sorting is faster.
 constexpr int64_t kMostRanked = 16384;
 constexpr int kRankThreads = 256;
-constexpr int kRankChunk = 2048;
+constexpr int kRankChunk = 2048;  // scores that are held in shared memory
 
 constexpr int kRowTiles = 8;
 constexpr int kOverlapThreads = kRowTiles * kWarp;
-constexpr int kOverlapBlocks = 4;
+constexpr int kOverlapBlocks = 4;  // on a multiprocessor: more hide latency better, but spill
 constexpr int kQueue = 2048;
+static_assert(kRowTiles * kTile * kTile <= 1 << 16, "the queue's entries have 16 bits");
 
 constexpr int kSelectThreads = 1024;
-static_assert(kSelectThreads >= kPanelTiles, "a thread a tile");
+static_assert(kSelectThreads >= kPanelTiles, "a thread for each tile");
 
 template <typename T>
 struct Workspace {
@@ -356,55 +355,40 @@ __device__ uint64_t settle_tile(int tile, uint64_t removed, const Workspace<T>& 
   load(tile, occupied[tile], within_low, within_high);
   bool gone_low = removed >> lane & 1;
   bool gone_high = removed >> (lane + kWarp) & 1;
-
-  // The words of a few occupied tiles, loaded while those before them are waited for.
-  constexpr int kAhead = 4;
-  struct Batch {
-    uint64_t low[kAhead];
-    uint64_t high[kAhead];
-    int awaited;  // the half tile that this lane is to wait for, negative if none
-    bool is_empty;
-  };
-  int first = 0;  // of the group of tiles, a lane each, that the next ones are taken from
-  unsigned int halves = lane < tile ? occupied[lane] : 0;
-  unsigned int next_halves = kWarp + lane < tile ? occupied[kWarp + lane] : 0;
-  unsigned int rest = __ballot_sync(kAllLanes, halves != 0);
-  const auto load_batch = [&](Batch& batch) {
-    while (rest == 0 && first + kWarp < tile) {
-      first += kWarp;
-      halves = next_halves;
-      next_halves = first + kWarp + lane < tile ? occupied[first + kWarp + lane] : 0;
-      rest = __ballot_sync(kAllLanes, halves != 0);
-    }
-    batch.is_empty = rest == 0;
-    batch.awaited = -1;
+  unsigned int next_halves = lane < tile ? occupied[lane] : 0;
+  for (int first = 0; first < tile; first += kWarp) {
+    const unsigned int halves = next_halves;
+    next_halves = first + kWarp + lane < tile ? occupied[first + kWarp + lane] : 0;
+    unsigned int rest = __ballot_sync(kAllLanes, halves != 0);
+    while (rest != 0) {
+      // The next few tiles: first their words, then a lane for each half of them waits for it.
+      constexpr int kAhead = 8;
+      uint64_t low[kAhead];
+      uint64_t high[kAhead];
+      int awaited = -1;
+      unsigned int bits = rest;
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      batch.low[i] = 0;
-      batch.high[i] = 0;
-      if (rest != 0) {
-        const int bit = __ffs(rest) - 1;
-        rest &= rest - 1;
-        load(first + bit, __shfl_sync(kAllLanes, halves, bit), batch.low[i], batch.high[i]);
-        batch.awaited = lane / 2 == i ? 2 * (first + bit) + lane % 2 : batch.awaited;
+      for (int i = 0; i < kAhead; ++i) {
+        low[i] = 0;
+        high[i] = 0;
+        if (bits != 0) {
+          const int bit = __ffs(bits) - 1;
+          bits &= bits - 1;
+          load(first + bit, __shfl_sync(kAllLanes, halves, bit), low[i], high[i]);
+          awaited = lane / 2 == i ? 2 * (first + bit) + lane % 2 : awaited;
+        }
+      }
+      rest = bits;
+      const unsigned int kept_half = awaited >= 0 ? settled.wait_for(awaited) : 0;
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const uint64_t kept = uint64_t{__shfl_sync(kAllLanes, kept_half, 2 * i + 1)} << kWarp |
+                              __shfl_sync(kAllLanes, kept_half, 2 * i);
+        gone_low = gone_low || (low[i] & kept) != 0;
+        gone_high = gone_high || (high[i] & kept) != 0;
       }
     }
-  };
-  Batch batch;
-  load_batch(batch);
-  while (!batch.is_empty) {
-    Batch next;
-    load_batch(next);
-    const unsigned int kept_half = batch.awaited >= 0 ? settled.wait_for(batch.awaited) : 0;
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const uint64_t kept = uint64_t{__shfl_sync(kAllLanes, kept_half, 2 * i + 1)} << kWarp |
-                            __shfl_sync(kAllLanes, kept_half, 2 * i);
-      gone_low = gone_low || (batch.low[i] & kept) != 0;
-      gone_high = gone_high || (batch.high[i] & kept) != 0;
-    }
-    batch = next;
   }
 
   uint64_t undecided = ~ballot_of_tile(gone_low, gone_high);
