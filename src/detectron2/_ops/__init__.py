@@ -13,8 +13,9 @@ arguments.
 
 from detectron2._ops import (
     box_iou_rotated,
+    heatmaps_to_keypoints,
     nms_rotated,
     roi_align_rotated,
 )
 
-__all__ = ["box_iou_rotated", "nms_rotated", "roi_align_rotated"]
+__all__ = ["box_iou_rotated", "heatmaps_to_keypoints", "nms_rotated", "roi_align_rotated"]
