@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -45,11 +46,42 @@ void bound_row(const T* heatmap, const HeatmapsShape& shape, int32_t cell_y, Row
       upper_bound(greater(high[width - 1], high[width]), lesser(low[width - 2], low[width]));
 }
 
+// Where the highest value is, or -1 if there is one that is not finite. Column by column, which
+// compilers make vector instructions of.
+template <typename T>
+int32_t find_highest_value(const T* heatmap, const HeatmapsShape& shape, RowBounds<T>& bounds) {
+  T* highest = bounds.high.data();
+  T* differences = bounds.low.data();
+  std::copy(heatmap, heatmap + shape.width, highest);
+  std::fill(differences, differences + shape.width, T(0));
+  for (int32_t y = 0; y < shape.height; ++y) {
+    const T* row = heatmap + y * shape.width;
+    for (int32_t x = 0; x < shape.width; ++x) {
+      highest[x] = greater(highest[x], row[x]);
+      // NaN for an infinite value or NaN.
+      differences[x] += row[x] - row[x];
+    }
+  }
+  if (!std::all_of(differences, differences + shape.width, [](T value) { return value == 0; })) {
+    return -1;
+  }
+  const T* column = std::max_element(highest, highest + shape.width);
+  int32_t position = static_cast<int32_t>(column - highest);
+  while (heatmap[position] < *column) {
+    position += shape.width;
+  }
+  return position;
+}
+
 template <typename T>
 Peak<T> find_peak(const T* heatmap, const HeatmapsShape& shape, const ResizedMap<T>& map,
-                  int32_t highest_value, RowBounds<T>& bounds) {
-  const auto pixel = [&](int32_t y, int32_t x) { return heatmap[y * shape.width + x]; };
+                  RowBounds<T>& bounds) {
+  const int32_t highest_value = find_highest_value(heatmap, shape, bounds);
   Peak<T> peak = {0, -1};
+  if (highest_value < 0) {
+    return peak;
+  }
+  const auto pixel = [&](int32_t y, int32_t x) { return heatmap[y * shape.width + x]; };
   const auto search = [&](int32_t cell_y, int32_t cell_x) {
     search_cell(Cell<T>(pixel, map, cell_y, cell_x), map, cell_y, cell_x, 0, 1, peak);
   };
@@ -75,19 +107,12 @@ Peak<T> find_peak(const T* heatmap, const HeatmapsShape& shape, const ResizedMap
 template <typename T>
 void find_keypoint(const T* heatmap, const HeatmapsShape& shape, const ResizedMap<T>& map,
                    RowBounds<T>& bounds, T* keypoint) {
-  const int32_t size = shape.height * shape.width;
-  int32_t highest_value = 0;
-  bool finite = map.defined;
-  for (int32_t i = 0; i < size && finite; ++i) {
-    finite = heatmap[i] - heatmap[i] == 0;
-    highest_value = heatmap[i] > heatmap[highest_value] ? i : highest_value;
-  }
-  const Peak<T> peak =
-      finite ? find_peak(heatmap, shape, map, highest_value, bounds) : Peak<T>{0, -1};
+  const Peak<T> peak = map.defined ? find_peak(heatmap, shape, map, bounds) : Peak<T>{0, -1};
   if (peak.position < 0) {
     write_undefined_keypoint(keypoint);
     return;
   }
+  const int32_t size = shape.height * shape.width;
   double sum = 0;
   for (int32_t i = 0; i < size; ++i) {
     sum += std::exp(heatmap[i] - peak.value);

@@ -7,12 +7,19 @@ from detectron2.structures.boxes import (
     pairwise_iou,
     pairwise_point_box_distance,
 )
+from detectron2.structures.image_list import ImageList
+from detectron2.structures.instances import Instances
+from detectron2.structures.keypoints import Keypoints, heatmaps_to_keypoints
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou_rotated
 
 __all__ = [
     "BoxMode",
     "Boxes",
+    "ImageList",
+    "Instances",
+    "Keypoints",
     "RotatedBoxes",
+    "heatmaps_to_keypoints",
     "pairwise_ioa",
     "pairwise_iou",
     "pairwise_iou_rotated",

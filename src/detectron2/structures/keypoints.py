@@ -64,8 +64,8 @@ class Keypoints:
 
         Returns:
             ``(N, K)`` int64 indices into the flattened S x S heatmap, and ``(N, K)`` int64 which
-            is 1 where the keypoint is labelled and inside its box, 0 elsewhere. The index is 0
-            where it is not valid.
+            is 1 where the keypoint is labelled and inside its box, 0 elsewhere, where the index
+            is 0, too. Without instances both are of the shape ``(0,)``.
         """
         return _keypoints_to_heatmap(self.tensor, boxes, heatmap_size)
 
@@ -106,13 +106,22 @@ def _keypoints_to_heatmap(
     keypoints: torch.Tensor, boxes: torch.Tensor, heatmap_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`Keypoints.to_heatmap` of ``(N, K, 3)`` keypoints."""
+    if boxes.dim() != 2 or boxes.shape[1] != 4 or len(boxes) != len(keypoints):
+        raise ValueError(
+            f"there must be a box (x0, y0, x1, y1) for each of the {len(keypoints)} instances, got "
+            f"boxes of the shape {list(boxes.shape)}"
+        )
+    if len(boxes) == 0:
+        empty = torch.empty(0, dtype=torch.int64, device=keypoints.device)
+        return empty, empty.clone()
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
     points = keypoints[..., :2]
     cells = torch.floor((points - low) * (heatmap_size / (high - low)))
-    cells = torch.where(points == high, heatmap_size - 1.0, cells)
-    # Compared before they become integers, which NaN and what exceeds int64 cannot.
-    inside = ((cells >= 0) & (cells < heatmap_size)).all(dim=2)
-    valid = inside & (keypoints[..., 2] > 0)
+    # Points just left of the right edge round up to it, and it belongs to the last cell.
+    cells = torch.where(points == high, heatmap_size - 1.0, cells.clamp(max=heatmap_size - 1))
+    # Decided by the edges themselves, not by cells, which are rounded or not even finite.
+    inside = (low <= points) & (points <= high) & torch.isfinite(cells)
+    valid = inside.all(dim=2) & (keypoints[..., 2] > 0)
     columns, rows = torch.where(valid[..., None], cells, 0.0).long().unbind(2)
     return rows * heatmap_size + columns, valid.long()
 
@@ -173,7 +182,5 @@ def _heatmaps_to_keypoints_by_roi(maps: torch.Tensor, rois: torch.Tensor) -> tor
         keypoints[i, :, 2] = logits
         exponentials = torch.exp(maps[i] - logits[:, None, None])
         keypoints[i, :, 3] = 1 / exponentials.reshape(num_keypoints, -1).sum(dim=1)
-    defined = finite[:, None] & torch.isfinite(maps).reshape(num_rois, num_keypoints, -1).all(dim=2)
-    return torch.where(
-        defined[:, :, None], keypoints, torch.full_like(keypoints, float("nan"))
-    )
+    defined = finite[:, None] & torch.isfinite(maps).flatten(2).all(dim=2)
+    return torch.where(defined[:, :, None], keypoints, torch.full_like(keypoints, float("nan")))
