@@ -8,9 +8,9 @@ with RoIs four times as large, and of nothing but noise, which has no peak.
 
 import argparse
 
+import timing
 import torch
 
-import timing
 from detectron2.structures.keypoints import _heatmaps_to_keypoints_by_roi, heatmaps_to_keypoints
 
 KEYPOINTS, SIZE = 17, 56
