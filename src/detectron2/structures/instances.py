@@ -170,11 +170,9 @@ class Instances:
         """
         if not isinstance(instance_lists, (list, tuple)):
             raise TypeError(f"expected a list of Instances, got {type(instance_lists).__name__}")
-        for instances in instance_lists:
-            if not isinstance(instances, Instances):
-                raise TypeError(
-                    f"expected a list of Instances, got one with {type(instances).__name__}"
-                )
+        other = [x for x in instance_lists if not isinstance(x, Instances)]
+        if other:
+            raise TypeError(f"expected a list of Instances, got one with {type(other[0]).__name__}")
         if not instance_lists:
             raise ValueError("there must be at least one Instances to concatenate, got []")
         first = instance_lists[0]
@@ -184,12 +182,12 @@ class Instances:
         size = first._image_size
         # Sizes that a trace keeps as tensors are not compared: that would make constants of them.
         if not isinstance(size, torch.Tensor):
-            for instances in instance_lists:
-                if instances._image_size != size:
-                    raise ValueError(
-                        f"Instances of different image sizes cannot be concatenated, got {size} "
-                        f"and {instances._image_size}"
-                    )
+            other = [x._image_size for x in instance_lists if x._image_size != size]
+            if other:
+                raise ValueError(
+                    f"Instances of different image sizes cannot be concatenated, got {size} and "
+                    f"{other[0]}"
+                )
         result = Instances(size)
         all_fields = [instances._fields for instances in instance_lists]
         for name in first._fields:
