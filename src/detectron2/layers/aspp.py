@@ -58,6 +58,8 @@ class ASPP(nn.Module):
             raise ValueError(f"ASPP takes 3 dilations, got {list(dilations)}")
         self.pool_kernel_size = pool_kernel_size
         self.dropout = dropout
+        # TorchScript does not subscript what may be None.
+        self._window = (1, 1) if pool_kernel_size is None else tuple(pool_kernel_size)
 
         def conv(channels: int, kernel_size: int, dilation: int) -> Conv2d:
             return _initialized(
@@ -109,11 +111,11 @@ class ASPP(nn.Module):
             ValueError: H or W cannot be divided by ``pool_kernel_size``.
         """
         size = x.shape[-2:]
-        window = self.pool_kernel_size
-        if window is not None and (size[0] % window[0] != 0 or size[1] % window[1] != 0):
+        rows, columns = self._window
+        if size[0] % rows != 0 or size[1] % columns != 0:
             raise ValueError(
-                f"the sides of the input must be divisible by the pooled window {window}, "
-                f"got an input of {list(x.shape)}"
+                "the sides of the input must be divisible by pool_kernel_size, "
+                f"{rows} x {columns}, got an input of {list(x.shape)}"
             )
         branches = [conv(x) for conv in self.convs]
         branches[-1] = F.interpolate(branches[-1], size=size, mode="bilinear", align_corners=False)

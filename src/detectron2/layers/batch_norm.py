@@ -60,11 +60,11 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``(N, C, H, W)``; the result has the dtype of ``x``."""
-        if not x.requires_grad:
+        if torch.jit.is_tracing() or not x.requires_grad:
             statistics = self.running_mean, self.running_var
             return F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
         # F.batch_norm would keep x for the backward pass, which here needs the scale only. In
-        # float32 at least, since eps vanishes beside a variance in half precision.
+        # float32 at least, since the shift is a difference, often of large numbers.
         var = self.running_var.to(torch.promote_types(self.running_var.dtype, torch.float32))
         scale = self.weight * torch.rsqrt(var + self.eps)
         return _affine(x, scale, self.bias - self.running_mean * scale)
@@ -180,9 +180,9 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, row: torch.Tensor) -> torch.Tensor:
-        rows = row.new_empty((comm.get_world_size(), row.numel()))
+        rows = row.new_empty(comm.get_world_size() * row.numel())
         dist.all_gather_into_tensor(rows, row.contiguous())
-        return rows
+        return rows.view(-1, row.numel())
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:

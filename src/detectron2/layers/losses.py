@@ -21,9 +21,10 @@ def _check_corners(boxes: torch.Tensor) -> None:
         return
     is_bad = (boxes[..., 2:] < boxes[..., :2]).any(dim=-1)
     if bool(is_bad.any()):
+        first: list[float] = boxes[is_bad][0].tolist()
         raise ValueError(
-            f"boxes must have x0 <= x1 and y0 <= y1, got {boxes[is_bad][0].tolist()}"
-            f" and {int(is_bad.sum())} such boxes in all"
+            f"boxes must have x0 <= x1 and y0 <= y1, but {int(is_bad.sum())} have not, "
+            f"the first of them {first}"
         )
 
 
