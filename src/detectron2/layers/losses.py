@@ -71,7 +71,7 @@ def _reduce(loss: torch.Tensor, reduction: str) -> torch.Tensor:
     if reduction == "mean":
         # The sum over nothing is a 0 that stays on the graph.
         return loss.sum() / max(loss.numel(), 1)
-    raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+    raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got '{reduction}'")
 
 
 def diou_loss(
