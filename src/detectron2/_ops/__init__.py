@@ -14,7 +14,8 @@ arguments.
 from detectron2._ops import (
     box_iou_rotated,
     nms_rotated,
+    paste_masks,
     roi_align_rotated,
 )
 
-__all__ = ["box_iou_rotated", "nms_rotated", "roi_align_rotated"]
+__all__ = ["box_iou_rotated", "nms_rotated", "paste_masks", "roi_align_rotated"]
