@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "csrc/common/huge_pages.h"
 #include "csrc/paste_masks/paste_masks.h"
 #include "csrc/paste_masks/sampling.h"
 
@@ -138,6 +139,7 @@ void paste_masks_cpu(const T* masks, const T* boxes, const PasteMasksShape& shap
                      uint8_t* pasted, ParallelFor parallel_for) {
   const PasteRow<T> paste =
       threshold >= 0 ? choose_paste_row<T, true>() : choose_paste_row<T, false>();
+  advise_huge_pages(pasted, shape.num_masks * shape.height * shape.width);
   const int64_t rows_per_range =
       std::max<int64_t>(1, kPixelsPerRange / std::max<int64_t>(1, shape.width));
   parallel_for(0, shape.num_masks * shape.height, rows_per_range, [&](int64_t begin, int64_t end) {

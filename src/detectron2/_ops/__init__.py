@@ -15,7 +15,8 @@ from detectron2._ops import (
     box_iou_rotated,
     nms_rotated,
     paste_masks,
+    rasterize_polygons,
     roi_align_rotated,
 )
 
-__all__ = ["box_iou_rotated", "nms_rotated", "paste_masks", "roi_align_rotated"]
+__all__ = ["box_iou_rotated", "nms_rotated", "paste_masks", "rasterize_polygons", "roi_align_rotated"]
