@@ -13,10 +13,18 @@ arguments.
 
 from detectron2._ops import (
     box_iou_rotated,
+    mask_bounding_boxes,
     nms_rotated,
     paste_masks,
     rasterize_polygons,
     roi_align_rotated,
 )
 
-__all__ = ["box_iou_rotated", "nms_rotated", "paste_masks", "rasterize_polygons", "roi_align_rotated"]
+__all__ = [
+    "box_iou_rotated",
+    "mask_bounding_boxes",
+    "nms_rotated",
+    "paste_masks",
+    "rasterize_polygons",
+    "roi_align_rotated",
+]

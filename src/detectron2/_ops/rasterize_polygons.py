@@ -1,5 +1,5 @@
-"""``rasterize_polygons(vertices (V, 2), polygon_offsets (P + 1,), instance_offsets (N + 1,), height,
-width) -> (N, height, width)``: bool masks of instances that consist of polygons, on the CPU.
+"""``rasterize_polygons(vertices (V, 2), polygon_offsets (P + 1,), instance_offsets (N + 1,),
+height, width) -> (N, height, width)``: bool masks of polygons, on the CPU.
 
 Polygon ``p`` has the vertices ``polygon_offsets[p]`` up to ``polygon_offsets[p + 1]``, three at
 least, rows ``(x, y)`` in pixels, float64 and finite; instance ``n`` has the polygons

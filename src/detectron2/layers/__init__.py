@@ -4,6 +4,7 @@
 these names too: importing the submodules first and the functions after gives that order.
 """
 
+from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.layers.nms import batched_nms, batched_nms_rotated, nms, nms_rotated
 from detectron2.layers.roi_align import ROIAlign, roi_align
 from detectron2.layers.roi_align_rotated import ROIAlignRotated, roi_align_rotated
@@ -42,6 +43,7 @@ __all__ = [
     "nms_rotated",
     "nonzero_tuple",
     "pairwise_iou_rotated",
+    "paste_masks_in_image",
     "roi_align",
     "roi_align_rotated",
     "shapes_to_tensor",

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional as F
+from torch import nn
 
 import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
 
@@ -14,7 +14,6 @@ GPU_MEM_LIMIT = 1024**3
 """Bytes of scratch memory that pasting keeps to in upstream. Here it needs none."""
 
 
-@torch.jit.script_if_tracing
 def _paste_by_grid_sample(
     masks: torch.Tensor, boxes: torch.Tensor, image_shape: tuple[int, int], threshold: float
 ) -> torch.Tensor:
@@ -42,7 +41,7 @@ def _paste_by_grid_sample(
                 y = (rows - y0) / (y1 - y0) * 2 - 1
                 size = [bottom - top, right - left]
                 grid = torch.stack([x[None, :].expand(size), y[:, None].expand(size)], dim=2)
-                values = F.grid_sample(
+                values = nn.functional.grid_sample(
                     masks[i][None, None], grid[None].to(masks.dtype), align_corners=False
                 )[0, 0]
                 if threshold >= 0:
@@ -51,6 +50,18 @@ def _paste_by_grid_sample(
                     window = (values.nan_to_num(0.0) * 255).clamp(0, 255).to(torch.uint8)
                 pasted[i, top:bottom, left:right] = window
     return pasted
+
+
+@torch.jit.script_if_tracing
+def _trace_paste(
+    masks: torch.Tensor,
+    boxes: torch.Tensor,
+    height: torch.Tensor,
+    width: torch.Tensor,
+    threshold: float,
+) -> torch.Tensor:
+    """As a script, so that a trace holds the loop and not its steps; the size may be traced."""
+    return _paste_by_grid_sample(masks, boxes, (int(height), int(width)), threshold)
 
 
 def paste_masks_in_image(
@@ -94,7 +105,10 @@ def paste_masks_in_image(
         masks = masks.float()
     if torch.jit.is_scripting():
         return _paste_by_grid_sample(masks, boxes, image_shape, threshold)
-    if torch.jit.is_tracing() or not (masks.is_cpu or masks.is_cuda):
+    if torch.jit.is_tracing():
+        height, width = (torch.as_tensor(side) for side in image_shape)
+        return _trace_paste(masks, boxes, height, width, threshold)
+    if not (masks.is_cpu or masks.is_cuda):
         return _paste_by_grid_sample(masks, boxes, image_shape, threshold)
     # In a compiled graph the number of masks may be unknown, and so must not choose the dtype.
     if not torch.compiler.is_compiling() and masks.size(0) == 0:
@@ -141,7 +155,7 @@ def pad_masks(masks: torch.Tensor, padding: int) -> tuple[torch.Tensor, float]:
         ``(N, M + 2 * padding, M + 2 * padding)``, and how many times larger that is along a side.
     """
     size = masks.shape[-1]
-    return F.pad(masks, [padding] * 4), (size + 2 * padding) / size
+    return nn.functional.pad(masks, [padding] * 4), (size + 2 * padding) / size
 
 
 def scale_boxes(boxes: torch.Tensor, scale: float) -> torch.Tensor:
