@@ -22,7 +22,7 @@ constexpr int kColumns = kStretch + kVector - 1;
 constexpr int kRows = 8;
 constexpr int kWarps = 4;
 // So that registers are left for this many blocks on a multiprocessor.
-constexpr int kBlocks = 6;
+constexpr int kBlocks = 5;
 // A column has its place in a row's bytes even where the row's stretch does not reach it.
 constexpr int kRowBytes = (kColumns + kWarp - 1) / kWarp * kWarp + kVector;
 
