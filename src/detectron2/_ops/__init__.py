@@ -14,8 +14,19 @@ arguments.
 from detectron2._ops import (
     box_iou_rotated,
     heatmaps_to_keypoints,
+    mask_bounding_boxes,
     nms_rotated,
+    paste_masks,
+    rasterize_polygons,
     roi_align_rotated,
 )
 
 __all__ = ["box_iou_rotated", "heatmaps_to_keypoints", "nms_rotated", "roi_align_rotated"]
+__all__ = [
+    "box_iou_rotated",
+    "mask_bounding_boxes",
+    "nms_rotated",
+    "paste_masks",
+    "rasterize_polygons",
+    "roi_align_rotated",
+]

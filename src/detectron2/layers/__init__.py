@@ -13,6 +13,7 @@ from detectron2.layers.batch_norm import (
 )
 from detectron2.layers.blocks import CNNBlockBase, DepthwiseSeparableConv2d
 from detectron2.layers.losses import ciou_loss, diou_loss
+from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.layers.nms import batched_nms, batched_nms_rotated, nms, nms_rotated
 from detectron2.layers.roi_align import ROIAlign, roi_align
 from detectron2.layers.roi_align_rotated import ROIAlignRotated, roi_align_rotated
@@ -64,6 +65,7 @@ __all__ = [
     "nms_rotated",
     "nonzero_tuple",
     "pairwise_iou_rotated",
+    "paste_masks_in_image",
     "roi_align",
     "roi_align_rotated",
     "shape_spec",
