@@ -13,8 +13,9 @@ arguments.
 
 from detectron2._ops import (
     box_iou_rotated,
+    deform_conv,
     nms_rotated,
     roi_align_rotated,
 )
 
-__all__ = ["box_iou_rotated", "nms_rotated", "roi_align_rotated"]
+__all__ = ["box_iou_rotated", "deform_conv", "nms_rotated", "roi_align_rotated"]

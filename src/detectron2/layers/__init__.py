@@ -4,6 +4,10 @@
 these names too: importing the submodules first and the functions after gives that order.
 """
 
+from detectron2.layers.deform_conv import (
+    DeformConv,
+    ModulatedDeformConv,
+)
 from detectron2.layers.nms import batched_nms, batched_nms_rotated, nms, nms_rotated
 from detectron2.layers.roi_align import ROIAlign, roi_align
 from detectron2.layers.roi_align_rotated import ROIAlignRotated, roi_align_rotated
@@ -27,7 +31,9 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
+    "DeformConv",
     "Linear",
+    "ModulatedDeformConv",
     "ROIAlign",
     "ROIAlignRotated",
     "ShapeSpec",
