@@ -97,37 +97,37 @@ def reference(
     groups: int,
     offset_groups: int,
 ) -> Tensor:
-    """Point by point, in float64; differentiable with respect to all tensors."""
+    """The paper's sum over all pixels q of the input, weighted by ``max(0, 1 - |q - p|)`` along
+    each axis, in float64; differentiable with respect to all tensors."""
     tensors = (input, offset, mask, weight, bias)
     input, offset, mask, weight, bias = (t if t is None else t.double().cpu() for t in tensors)
     batch, channels, height, width = input.shape
     outputs, _, rows, columns = weight.shape
     out_h, out_w = offset.shape[2:]
-    shared = channels // offset_groups
-    images = []
-    for n, y, x in itertools.product(range(batch), range(out_h), range(out_w)):
-        samples = []
-        for g, i, j in itertools.product(range(offset_groups), range(rows), range(columns)):
-            tap = (g * rows + i) * columns + j
-            point_y = y * stride[0] - padding[0] + i * dilation[0] + offset[n, 2 * tap, y, x]
-            point_x = x * stride[1] - padding[1] + j * dilation[1] + offset[n, 2 * tap + 1, y, x]
-            sample = input.new_zeros(shared)
-            if math.isfinite(point_y.item()) and math.isfinite(point_x.item()):
-                top, left = math.floor(point_y.item()), math.floor(point_x.item())
-                for row, column in itertools.product((top, top + 1), (left, left + 1)):
-                    if 0 <= row < height and 0 <= column < width:
-                        pixel = input[n, g * shared : (g + 1) * shared, row, column]
-                        near = (1 - (point_y - row).abs()) * (1 - (point_x - column).abs())
-                        sample = sample + pixel * near
-                if mask is not None:
-                    sample = sample * mask[n, tap, y, x]
-            samples.append(sample)
-        by_channel = torch.stack(samples).view(offset_groups, rows * columns, shared)
-        by_group = by_channel.transpose(1, 2).reshape(groups, -1, 1)
-        images.append(torch.bmm(weight.reshape(groups, outputs // groups, -1), by_group).view(-1))
-    if not images:
-        return input.new_zeros(batch, outputs, out_h, out_w)
-    result = torch.stack(images).view(batch, out_h, out_w, outputs).permute(0, 3, 1, 2)
+
+    def near(points: Tensor, size: int) -> Tensor:
+        far = torch.where(points.isfinite(), points, -1e6)
+        return (1 - (far[..., None] - torch.arange(size)).abs()).clamp(min=0)
+
+    samples = []
+    for g, i, j in itertools.product(range(offset_groups), range(rows), range(columns)):
+        tap = (g * rows + i) * columns + j
+        y = torch.arange(out_h)[:, None] * stride[0] - padding[0] + i * dilation[0]
+        x = torch.arange(out_w)[None, :] * stride[1] - padding[1] + j * dilation[1]
+        near_y = near(y + offset[:, 2 * tap], height)
+        near_x = near(x + offset[:, 2 * tap + 1], width)
+        shared = input.chunk(offset_groups, 1)[g]
+        sample = torch.einsum("nyxh,nyxw,nchw->ncyx", near_y, near_x, shared)
+        samples.append(sample if mask is None else sample * mask[:, tap : tap + 1])
+    by_channel = torch.stack(samples).view(
+        offset_groups, rows * columns, batch, channels // offset_groups, out_h, out_w
+    )
+    by_group = by_channel.permute(2, 0, 3, 1, 4, 5).reshape(
+        batch, groups, channels // groups * rows * columns, out_h, out_w
+    )
+    kernels = weight.reshape(groups, outputs // groups, -1)
+    result = torch.einsum("gok,ngkyx->ngoyx", kernels, by_group)
+    result = result.reshape(batch, outputs, out_h, out_w)
     return result if bias is None else result + bias.view(-1, 1, 1)
 
 
