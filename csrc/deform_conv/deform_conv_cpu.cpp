@@ -34,10 +34,9 @@ SamplePoint<T> load_point(const T* offset, const OutputPixel& at, int64_t offset
   return sample_point(at, tap, place[0], place[shape.out_height * shape.out_width], shape);
 }
 
-// sums[i] += the part of lane i of the dot product; lanes let the compiler use vectors without
-// reordering a sum by itself.
 constexpr int kLanes = 8;
 
+// As kLanes sums, which the compiler can keep in vectors without reordering any.
 template <typename T>
 T dot(const T* a, const T* b, int64_t count) {
   T sums[kLanes] = {};
@@ -75,7 +74,8 @@ void sample_run(const T* image, const SamplePoint<T>& point, T factor, int64_t c
     }
     return;
   }
-  std::fill(samples, samples + count, T(0));
+  // NaN where the mask is not finite, which a sample of zero must not hide.
+  std::fill(samples, samples + count, 0 * factor);
   for (int corner = 0; corner < 4; ++corner) {
     if (point.exists[corner]) {
       const T* __restrict__ pixels = image + point.corner[corner] * channels;
@@ -188,10 +188,7 @@ void deform_conv_sample_cpu(const T* input, const T* offset, const T* mask,
       for (int64_t group = 0; group < shape.offset_groups; ++group) {
         for (int64_t tap = 0; tap < taps; ++tap) {
           const SamplePoint<T> point = load_point(offset, at, group, tap, shape);
-          T factor = 0;
-          if (point.inside) {
-            factor = mask == nullptr ? T(1) : mask[mask_index(at, group, tap, shape)];
-          }
+          const T factor = mask == nullptr ? T(1) : mask[mask_index(at, group, tap, shape)];
           for_each_run(shape, pixels, pixel, tap, group * shared, (group + 1) * shared,
                        [&](int64_t first, int64_t last, int64_t in_columns) {
                          sample_run(image + first, point, factor, shape.in_channels, last - first,

@@ -79,10 +79,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = int64_t{blockIdx.x} * blockDim.y + threadIdx.y; i < rows; i += stride) {
     const Row row = row_at(i, shape, pixels);
     const SamplePoint<R> point = load_point(offset, row, shape);
-    R factor = 1;
-    if (mask != nullptr && point.inside) {
-      factor = mask[mask_index(row.at, row.offset_group, row.tap, shape)];
-    }
+    const R factor =
+        mask != nullptr ? mask[mask_index(row.at, row.offset_group, row.tap, shape)] : R(1);
     const T* image = input + row.at.image * shape.height * shape.width * shape.in_channels;
     for (int64_t lane = threadIdx.x; lane < shared; lane += blockDim.x) {
       const int64_t channel = row.offset_group * shared + lane;
@@ -94,8 +92,7 @@ __global__ void __launch_bounds__(kThreads)
                  widen(image[point.corner[corner] * shape.in_channels + channel]);
         }
       }
-      columns[column_index(channel, row, shape, pixels)] =
-          narrow<T>(point.inside ? sum * factor : R(0));
+      columns[column_index(channel, row, shape, pixels)] = narrow<T>(sum * factor);
     }
   }
 }
