@@ -16,9 +16,7 @@ other is read as on the CPU. Under autocast ``input``, ``weight`` and ``bias`` a
 convolution, and ``offset`` and ``mask``, whose digits are positions, left as they are. The output
 has the memory format of ``input``, which may be ``torch.channels_last``.
 
-Devices other than the CPU and CUDA take the formulation in PyTorch below, which gathers the four
-pixels around every point of every channel and so needs memory for several times ``N * C * KH * KW *
-OH * OW`` elements.
+Devices other than the CPU and CUDA take the formulation of ``deform_conv_composite``.
 """
 
 from typing import Any
@@ -26,7 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2._ops import (
+    deform_conv_composite,
+    native,  # noqa: F401  (loads the operators)
+)
 from detectron2._ops.gradients import alert_not_deterministic
 
 _library = torch.library.Library("detectron2", "IMPL")
@@ -101,7 +102,7 @@ def _grad_of_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *need_data, need_weight, need_bias = ctx.needs_input_grad[:5]
     gradients: list[Tensor | None] = [None] * 4
     if any(need_data) or need_weight:
-        if grad.is_cuda:
+        if grad.is_cuda and any(need_data):  # the gradient of the weight is deterministic
             alert_not_deterministic("deform_conv_backward on CUDA")
         results = torch.ops.detectron2.deform_conv_backward(
             grad, *ctx.saved_tensors, *ctx.convolution, any(need_data), need_weight
@@ -152,3 +153,13 @@ def _register_autocast(device_type: str, key: str) -> None:
 
 _register_autocast("cpu", "AutocastCPU")
 _register_autocast("cuda", "AutocastCUDA")
+
+
+# ---- Other devices -------------------------------------------------------------------------------
+
+_library.impl("deform_conv", deform_conv_composite.deform_conv, "CompositeExplicitAutograd")
+_library.impl(
+    "deform_conv_backward",
+    deform_conv_composite.deform_conv_backward,
+    "CompositeExplicitAutograd",
+)
