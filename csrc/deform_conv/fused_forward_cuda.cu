@@ -179,9 +179,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const int weight_vector = lane >> 3 & 1;
 
   float sums[kWarpRows][kWarpColumns][4] = {};
-  const int groups = sampling.offset_groups;
-  for (int segment = 0; segment < groups * static_cast<int>(gridDim.x > 0); ++segment) {
-    const int group = segment;
+  for (int group = 0; group < sampling.offset_groups; ++group) {
     for (int first_tap = 0; first_tap < sampling.taps; first_tap += kTableTaps) {
       const int tap_count = min(kTableTaps, sampling.taps - first_tap);
       const int blocks = arguments.lines * tap_count;
