@@ -16,10 +16,6 @@ namespace detectron2 {
 
 // ---- Arguments -------------------------------------------------------------------------------
 
-// Gradients of input, offset, mask and weight; one that was not asked for, or that of an absent
-// mask, has the shape (0,).
-using DeformConvGradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
-
 inline int64_t convolved_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                               int64_t dilation) {
   // Rounded towards minus infinity where nothing is left, so that the message tells.
@@ -174,10 +170,36 @@ const T* data_if_any(const std::optional<Tensor>& tensor) {
   return tensor.has_value() ? data_of<T>(*tensor) : nullptr;
 }
 
-// What stands for a gradient that was not asked for.
-inline Tensor no_gradient(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
+// ---- Gradients ---------------------------------------------------------------------------------
 
-// ---- The convolution in chunks ---------------------------------------------------------------
+// Those that were not asked for, and that of an absent mask, have the shape (0,).
+struct DeformConvGradients {
+  Tensor input;
+  Tensor offset;
+  Tensor mask;
+  Tensor weight;
+};
+
+inline DeformConvGradients no_gradients(const Tensor& like) {
+  return {torch::stable::new_empty(like, {0}), torch::stable::new_empty(like, {0}),
+          torch::stable::new_empty(like, {0}), torch::stable::new_empty(like, {0})};
+}
+
+using DeformConvResults = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+// The gradients in the dtypes of the arguments that they belong to, and that of the input in its
+// memory order, too.
+inline DeformConvResults as_given(const DeformConvGradients& gradients, const Tensor& input,
+                                  const Tensor& offset, const std::optional<Tensor>& mask) {
+  const ScalarType dtype = input.scalar_type();
+  return {gradients.input.dim() == 4 ? in_format(gradients.input, dtype, format_of(input))
+                                     : contiguous_as(gradients.input, dtype),
+          contiguous_as(gradients.offset, offset.scalar_type()),
+          contiguous_as(gradients.mask, mask.has_value() ? mask->scalar_type() : dtype),
+          contiguous_as(gradients.weight, dtype)};
+}
+
+// ---- The convolution in chunks -----------------------------------------------------------------
 
 // What the columns of a chunk may take. Larger products are no faster, on a CPU nor on a GPU.
 constexpr int64_t kColumnBytes = int64_t{32} << 20;
@@ -282,10 +304,10 @@ Tensor convolve(const DeformConvSamples& samples, const Tensor& weight,
   return output_from_matrices(output, shape);
 }
 
-// The gradients, in the dtypes that sums are kept in. `grad_output` has the dtype of
-// `samples.input`. sample(range, columns) is as above; spread(range, columns, grad_input,
-// grad_offset, grad_mask) takes the columns' gradient apart and adds to grad_input, which is in
-// NHWC order and zero at first.
+// Gradients in the dtypes that sums are kept in, of the data and of the weight as far as they are
+// asked for. `grad_output` has the dtype of `samples.input`. sample(range, columns) is as above;
+// spread(range, columns, gradients) takes the columns' gradient apart and adds to gradients.input,
+// which is in NHWC order.
 template <typename Sample, typename Spread>
 DeformConvGradients convolve_backward(const Tensor& grad_output, const DeformConvSamples& samples,
                                       const Tensor& weight, const DeformConvShape& shape,
@@ -293,26 +315,26 @@ DeformConvGradients convolve_backward(const Tensor& grad_output, const DeformCon
                                       const Sample& sample, const Spread& spread) {
   const ScalarType dtype = samples.input.scalar_type();
   const ScalarType sum_dtype = compute_dtype(dtype);
-  Tensor grad_input = no_gradient(samples.input);
-  Tensor grad_offset = no_gradient(samples.input);
-  Tensor grad_mask = no_gradient(samples.input);
-  Tensor grad_weight = no_gradient(samples.input);
+  DeformConvGradients gradients = no_gradients(samples.input);
+  if (!need_data_gradients && !need_weight_gradient) {
+    return gradients;
+  }
   Tensor matrices = weight_matrices(contiguous_as(weight, dtype), shape);
+  Tensor grads = output_matrices(grad_output, shape);
   Tensor sum;
   if (need_data_gradients) {
     const Tensor memory = torch::stable::new_zeros(
         samples.input, {shape.batch, shape.height, shape.width, shape.in_channels}, sum_dtype);
-    grad_input = torch::stable::permute(memory, {0, 3, 1, 2});
-    grad_offset = torch::stable::empty_like(samples.offset);
+    gradients.input = torch::stable::permute(memory, {0, 3, 1, 2});
+    gradients.offset = torch::stable::empty_like(samples.offset);
     if (samples.mask.has_value()) {
-      grad_mask = torch::stable::empty_like(*samples.mask);
+      gradients.mask = torch::stable::empty_like(*samples.mask);
     }
   }
   if (need_weight_gradient) {
     sum = torch::stable::new_zeros(samples.input,
                                    {shape.groups, matrices.size(1), matrices.size(2)}, sum_dtype);
   }
-  Tensor grads = output_matrices(grad_output, shape);
   const Tensor transposed = torch::stable::transpose(matrices, 1, 2);
   for_each_chunk(samples.input, shape, dtype, [&](PixelRange range, const Tensor& columns) {
     const Tensor part = torch::stable::narrow(grads, 1, range.begin, range.end - range.begin);
@@ -322,26 +344,13 @@ DeformConvGradients convolve_backward(const Tensor& grad_output, const DeformCon
     }
     if (need_data_gradients) {
       aten::bmm_out(part, transposed, columns);
-      spread(range, columns, grad_input, grad_offset, grad_mask);
+      spread(range, columns, gradients);
     }
   });
   if (need_weight_gradient) {
-    grad_weight = weight_from_matrices(sum, shape);
+    gradients.weight = weight_from_matrices(sum, shape);
   }
-  return {grad_input, grad_offset, grad_mask, grad_weight};
-}
-
-// The gradients in the dtypes of the arguments that they belong to, and that of the input in its
-// memory order, too.
-inline DeformConvGradients as_given(const DeformConvGradients& gradients, const Tensor& input,
-                                    const Tensor& offset, const std::optional<Tensor>& mask) {
-  const auto& [grad_input, grad_offset, grad_mask, grad_weight] = gradients;
-  const ScalarType dtype = input.scalar_type();
-  return {grad_input.dim() == 4 ? in_format(grad_input, dtype, format_of(input))
-                                : contiguous_as(grad_input, dtype),
-          contiguous_as(grad_offset, offset.scalar_type()),
-          contiguous_as(grad_mask, mask.has_value() ? mask->scalar_type() : dtype),
-          contiguous_as(grad_weight, dtype)};
+  return gradients;
 }
 
 }  // namespace detectron2

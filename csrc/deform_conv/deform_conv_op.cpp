@@ -29,13 +29,12 @@ Tensor deform_conv(const Tensor& input, const Tensor& offset, std::optional<Tens
   return in_format(output, input.scalar_type(), format_of(input));
 }
 
-DeformConvGradients deform_conv_backward(const Tensor& grad_output, const Tensor& input,
-                                         const Tensor& offset, std::optional<Tensor> mask,
-                                         const Tensor& weight, std::vector<int64_t> stride,
-                                         std::vector<int64_t> padding,
-                                         std::vector<int64_t> dilation, int64_t groups,
-                                         int64_t offset_groups, bool need_data_gradients,
-                                         bool need_weight_gradient) {
+DeformConvResults deform_conv_backward(const Tensor& grad_output, const Tensor& input,
+                                       const Tensor& offset, std::optional<Tensor> mask,
+                                       const Tensor& weight, std::vector<int64_t> stride,
+                                       std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                                       int64_t groups, int64_t offset_groups,
+                                       bool need_data_gradients, bool need_weight_gradient) {
   constexpr const char* op = "deform_conv_backward";
   const DeformConvShape shape = check_deform_conv(op, input, offset, mask, weight, std::nullopt,
                                                   stride, padding, dilation, groups, offset_groups);
@@ -46,15 +45,14 @@ DeformConvGradients deform_conv_backward(const Tensor& grad_output, const Tensor
       contiguous_as(grad_output, dtype), samples, weight, shape, need_data_gradients,
       need_weight_gradient,
       [&](PixelRange range, const Tensor& columns) { sample(shape, samples, range, columns); },
-      [&](PixelRange range, const Tensor& columns, const Tensor& grad_input,
-          const Tensor& grad_offset, const Tensor& grad_mask) {
+      [&](PixelRange range, const Tensor& columns, const DeformConvGradients& into) {
         dispatch_compute_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
           deform_conv_spread_cpu<T>(
               data_of<T>(columns), data_of<T>(samples.input), data_of<T>(samples.offset),
-              data_if_any<T>(samples.mask), shape, range, mutable_data_of<T>(grad_input),
-              mutable_data_of<T>(grad_offset),
-              samples.mask.has_value() ? mutable_data_of<T>(grad_mask) : nullptr, parallel_for);
+              data_if_any<T>(samples.mask), shape, range, mutable_data_of<T>(into.input),
+              mutable_data_of<T>(into.offset),
+              samples.mask.has_value() ? mutable_data_of<T>(into.mask) : nullptr, parallel_for);
         });
       });
   return as_given(gradients, input, offset, mask);

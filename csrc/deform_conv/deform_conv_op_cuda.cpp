@@ -27,80 +27,97 @@ void dispatch_fused_dtype(ScalarType dtype, const Body& body) {
   });
 }
 
-Layout layout_of(const Tensor& input) {
-  return format_of(input) == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw;
-}
-
 Tensor new_workspace(const Tensor& like, int64_t bytes) {
   return torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
 }
 
-Tensor fused_forward(const Tensor& input, const Tensor& offset, const std::optional<Tensor>& mask,
-                     const Tensor& weight, const std::optional<Tensor>& bias,
-                     const DeformConvShape& shape) {
-  const ScalarType dtype = input.scalar_type();
-  const MemoryFormat format = format_of(input);
-  const Layout layout = layout_of(input);
-  const Tensor pixels = in_format(input, dtype, format);
-  const Tensor offsets = contiguous_as(offset, dtype);
-  const std::optional<Tensor> masks = contiguous_if_any(mask, dtype);
-  const Tensor weights = contiguous_as(weight, dtype);
-  const std::optional<Tensor> biases = contiguous_if_any(bias, dtype);
+// The tensors that say what is sampled where, as the fused kernels take them.
+struct FusedSamples {
+  FusedSamples(const Tensor& input, const Tensor& offset, const std::optional<Tensor>& mask)
+      : dtype(input.scalar_type()),
+        element_size(static_cast<int64_t>(input.element_size())),
+        format(format_of(input)),
+        layout(format == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw),
+        input(in_format(input, dtype, format)),
+        offset(contiguous_as(offset, dtype)),
+        mask(contiguous_if_any(mask, dtype)) {}
+
+  ScalarType dtype;
+  int64_t element_size;
+  MemoryFormat format;  // of input, and of what has channels of output
+  Layout layout;        // the same to the kernels
+  Tensor input;
+  Tensor offset;
+  std::optional<Tensor> mask;
+};
+
+Tensor fused_forward(const FusedSamples& samples, const Tensor& weight,
+                     const std::optional<Tensor>& bias, const DeformConvShape& shape) {
+  const Tensor weights = contiguous_as(weight, samples.dtype);
+  const std::optional<Tensor> biases = contiguous_if_any(bias, samples.dtype);
   const Tensor output = new_in_format(
-      input, {shape.batch, shape.out_channels, shape.out_height, shape.out_width}, dtype, format);
-  const Tensor workspace =
-      new_workspace(input, deform_conv_fused_forward_workspace(
-                               shape, static_cast<int64_t>(input.element_size()), layout));
-  dispatch_fused_dtype(dtype, [&](auto zero) {
+      samples.input, {shape.batch, shape.out_channels, shape.out_height, shape.out_width},
+      samples.dtype, samples.format);
+  const Tensor workspace = new_workspace(
+      samples.input,
+      deform_conv_fused_forward_workspace(shape, samples.element_size, samples.layout));
+  dispatch_fused_dtype(samples.dtype, [&](auto zero) {
     using T = decltype(zero);
-    deform_conv_fused_forward<T>(data_of<T>(pixels), data_of<T>(offsets), data_if_any<T>(masks),
-                                 data_of<T>(weights), data_if_any<T>(biases), shape, layout,
-                                 workspace.mutable_data_ptr(), mutable_data_of<T>(output),
-                                 current_cuda_stream(input));
+    deform_conv_fused_forward<T>(
+        data_of<T>(samples.input), data_of<T>(samples.offset), data_if_any<T>(samples.mask),
+        data_of<T>(weights), data_if_any<T>(biases), shape, samples.layout,
+        workspace.mutable_data_ptr(), mutable_data_of<T>(output), current_cuda_stream(output));
   });
   return output;
 }
 
-DeformConvGradients fused_backward(const Tensor& grad_output, const Tensor& input,
-                                   const Tensor& offset, const std::optional<Tensor>& mask,
-                                   const Tensor& weight, const DeformConvShape& shape,
-                                   bool need_data_gradients, bool need_weight_gradient) {
-  const ScalarType dtype = input.scalar_type();
-  const int64_t element_size = static_cast<int64_t>(input.element_size());
-  const MemoryFormat format = format_of(input);
-  const Layout layout = layout_of(input);
-  const Tensor grad = in_format(grad_output, dtype, format);
-  const Tensor pixels = in_format(input, dtype, format);
-  const Tensor offsets = contiguous_as(offset, dtype);
-  const std::optional<Tensor> masks = contiguous_if_any(mask, dtype);
-  void* stream = current_cuda_stream(input);
-  Tensor grad_input = no_gradient(input);
-  Tensor grad_offset = no_gradient(input);
-  Tensor grad_mask = no_gradient(input);
-  Tensor grad_weight = no_gradient(input);
-  if (need_data_gradients) {
-    const Tensor weights = contiguous_as(weight, dtype);
-    grad_input = new_in_format(input, {shape.batch, shape.in_channels, shape.height, shape.width},
-                               dtype, format);
-    grad_offset = torch::stable::empty_like(offsets);
-    if (masks.has_value()) {
-      grad_mask = torch::stable::empty_like(*masks);
-    }
-    const Tensor workspace = new_workspace(
-        input, deform_conv_fused_backward_data_workspace(shape, element_size, layout));
-    dispatch_fused_dtype(dtype, [&](auto zero) {
-      using T = decltype(zero);
-      deform_conv_fused_backward_data<T>(
-          data_of<T>(grad), data_of<T>(pixels), data_of<T>(offsets), data_if_any<T>(masks),
-          data_of<T>(weights), shape, layout, workspace.mutable_data_ptr(),
-          mutable_data_of<T>(grad_input), mutable_data_of<T>(grad_offset),
-          masks.has_value() ? mutable_data_of<T>(grad_mask) : nullptr, stream);
-    });
+// `grad_output` is in the memory order of the input.
+void fused_data_gradients(const Tensor& grad_output, const FusedSamples& samples,
+                          const Tensor& weight, const DeformConvShape& shape,
+                          DeformConvGradients& gradients) {
+  const Tensor weights = contiguous_as(weight, samples.dtype);
+  gradients.input =
+      new_in_format(samples.input, {shape.batch, shape.in_channels, shape.height, shape.width},
+                    samples.dtype, samples.format);
+  gradients.offset = torch::stable::empty_like(samples.offset);
+  if (samples.mask.has_value()) {
+    gradients.mask = torch::stable::empty_like(*samples.mask);
   }
-  return {grad_input, grad_offset, grad_mask, grad_weight};
+  const Tensor workspace = new_workspace(
+      samples.input,
+      deform_conv_fused_backward_data_workspace(shape, samples.element_size, samples.layout));
+  dispatch_fused_dtype(samples.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    deform_conv_fused_backward_data<T>(
+        data_of<T>(grad_output), data_of<T>(samples.input), data_of<T>(samples.offset),
+        data_if_any<T>(samples.mask), data_of<T>(weights), shape, samples.layout,
+        workspace.mutable_data_ptr(), mutable_data_of<T>(gradients.input),
+        mutable_data_of<T>(gradients.offset),
+        samples.mask.has_value() ? mutable_data_of<T>(gradients.mask) : nullptr,
+        current_cuda_stream(grad_output));
+  });
 }
 
-// ---- The general kernels ---------------------------------------------------------------------
+// `grad_output` is in the memory order of the input.
+Tensor fused_weight_gradient(const Tensor& grad_output, const FusedSamples& samples,
+                             const DeformConvShape& shape) {
+  const Tensor gradient = torch::stable::new_empty(
+      samples.input,
+      {shape.out_channels, shape.in_channels / shape.groups, shape.kernel_h, shape.kernel_w});
+  const Tensor workspace = new_workspace(
+      samples.input,
+      deform_conv_fused_backward_weight_workspace(shape, samples.element_size, samples.layout));
+  dispatch_fused_dtype(samples.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    deform_conv_fused_backward_weight<T>(
+        data_of<T>(grad_output), data_of<T>(samples.input), data_of<T>(samples.offset),
+        data_if_any<T>(samples.mask), shape, samples.layout, workspace.mutable_data_ptr(),
+        mutable_data_of<T>(gradient), current_cuda_stream(grad_output));
+  });
+  return gradient;
+}
+
+// ---- The general kernels -----------------------------------------------------------------------
 
 void sample(const DeformConvShape& shape, const DeformConvSamples& samples, PixelRange range,
             const Tensor& columns) {
@@ -110,6 +127,20 @@ void sample(const DeformConvShape& shape, const DeformConvSamples& samples, Pixe
     deform_conv_sample_cuda<T>(data_of<T>(samples.input), data_of<R>(samples.offset),
                                data_if_any<R>(samples.mask), shape, range,
                                mutable_data_of<T>(columns), current_cuda_stream(columns));
+  });
+}
+
+void spread(const DeformConvShape& shape, const DeformConvSamples& samples, PixelRange range,
+            const Tensor& grad_columns, const DeformConvGradients& into) {
+  dispatch_storage_dtype(grad_columns.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    using R = Accumulator<T>;
+    deform_conv_spread_cuda<T>(data_of<T>(grad_columns), data_of<T>(samples.input),
+                               data_of<R>(samples.offset), data_if_any<R>(samples.mask), shape,
+                               range, mutable_data_of<R>(into.input),
+                               mutable_data_of<R>(into.offset),
+                               samples.mask.has_value() ? mutable_data_of<R>(into.mask) : nullptr,
+                               current_cuda_stream(grad_columns));
   });
 }
 
@@ -123,7 +154,7 @@ Tensor deform_conv(const Tensor& input, const Tensor& offset, std::optional<Tens
                                                   stride, padding, dilation, groups, offset_groups);
   const DeviceGuard guard(input.get_device_index());
   if (takes_fused(shape, input, offset)) {
-    return fused_forward(input, offset, mask, weight, bias, shape);
+    return fused_forward(FusedSamples(input, offset, mask), weight, bias, shape);
   }
   const ScalarType dtype = input.scalar_type();
   const DeformConvSamples samples = deform_conv_samples(input, offset, mask, dtype);
@@ -133,48 +164,46 @@ Tensor deform_conv(const Tensor& input, const Tensor& offset, std::optional<Tens
   return in_format(output, dtype, format_of(input));
 }
 
-DeformConvGradients deform_conv_backward(const Tensor& grad_output, const Tensor& input,
-                                         const Tensor& offset, std::optional<Tensor> mask,
-                                         const Tensor& weight, std::vector<int64_t> stride,
-                                         std::vector<int64_t> padding,
-                                         std::vector<int64_t> dilation, int64_t groups,
-                                         int64_t offset_groups, bool need_data_gradients,
-                                         bool need_weight_gradient) {
+DeformConvResults deform_conv_backward(const Tensor& grad_output, const Tensor& input,
+                                       const Tensor& offset, std::optional<Tensor> mask,
+                                       const Tensor& weight, std::vector<int64_t> stride,
+                                       std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                                       int64_t groups, int64_t offset_groups,
+                                       bool need_data_gradients, bool need_weight_gradient) {
   constexpr const char* op = "deform_conv_backward";
   const DeformConvShape shape = check_deform_conv(op, input, offset, mask, weight, std::nullopt,
                                                   stride, padding, dilation, groups, offset_groups);
   check_grad_output(op, shape, input, grad_output);
   const DeviceGuard guard(input.get_device_index());
   const ScalarType dtype = input.scalar_type();
-  if (takes_fused(shape, input, offset)) {
-    auto result = fused_backward(grad_output, input, offset, mask, weight, shape,
-                                 need_data_gradients, need_weight_gradient);
+  const bool fused = takes_fused(shape, input, offset);
+  const bool fused_data =
+      fused && need_data_gradients &&
+      deform_conv_fused_backward_data_supports(shape, static_cast<int64_t>(input.element_size()));
+  const bool fused_weight = fused && need_weight_gradient;
+  const bool general_data = need_data_gradients && !fused_data;
+  const bool general_weight = need_weight_gradient && !fused_weight;
+
+  DeformConvGradients gradients = no_gradients(input);
+  if (general_data || general_weight) {
     const DeformConvSamples samples = deform_conv_samples(input, offset, mask, dtype);
-    if (need_weight_gradient)
-      std::get<3>(result) = std::get<3>(convolve_backward(
-          contiguous_as(grad_output, dtype), samples, weight, shape, false, true,
-          [&](PixelRange range, const Tensor& columns) { sample(shape, samples, range, columns); },
-          [](auto&&...) {}));
-    return as_given(result, input, offset, mask);
-  }
-  const DeformConvSamples samples = deform_conv_samples(input, offset, mask, dtype);
-  const DeformConvGradients gradients = convolve_backward(
-      contiguous_as(grad_output, dtype), samples, weight, shape, need_data_gradients,
-      need_weight_gradient,
-      [&](PixelRange range, const Tensor& columns) { sample(shape, samples, range, columns); },
-      [&](PixelRange range, const Tensor& columns, const Tensor& grad_input,
-          const Tensor& grad_offset, const Tensor& grad_mask) {
-        dispatch_storage_dtype(dtype, [&](auto zero) {
-          using T = decltype(zero);
-          using R = Accumulator<T>;
-          deform_conv_spread_cuda<T>(
-              data_of<T>(columns), data_of<T>(samples.input), data_of<R>(samples.offset),
-              data_if_any<R>(samples.mask), shape, range, mutable_data_of<R>(grad_input),
-              mutable_data_of<R>(grad_offset),
-              samples.mask.has_value() ? mutable_data_of<R>(grad_mask) : nullptr,
-              current_cuda_stream(input));
+    gradients = convolve_backward(
+        contiguous_as(grad_output, dtype), samples, weight, shape, general_data, general_weight,
+        [&](PixelRange range, const Tensor& columns) { sample(shape, samples, range, columns); },
+        [&](PixelRange range, const Tensor& grad_columns, const DeformConvGradients& into) {
+          spread(shape, samples, range, grad_columns, into);
         });
-      });
+  }
+  if (fused_data || fused_weight) {
+    const FusedSamples samples(input, offset, mask);
+    const Tensor grad = in_format(grad_output, dtype, samples.format);
+    if (fused_data) {
+      fused_data_gradients(grad, samples, weight, shape, gradients);
+    }
+    if (fused_weight) {
+      gradients.weight = fused_weight_gradient(grad, samples, shape);
+    }
+  }
   return as_given(gradients, input, offset, mask);
 }
 
