@@ -42,6 +42,8 @@ constexpr int kScaleExponent = 14;
 // A quarter of the accumulator of 256 channels at 1/8 of 800 x 1216, two images.
 constexpr int64_t kMostAccumulatorBytes = int64_t{8} << 20;
 
+constexpr int64_t kMostBlocks = 65535;  // in a grid's second dimension
+
 // Points displaced by this much or more count as infinitely far, which they are for any image.
 constexpr float kFar = 1e9f;
 
@@ -467,6 +469,7 @@ struct Slices {
   int channels;
   int group_channels;
   int per_group;
+  int total;
   int64_t pixels;
   bool is_nhwc;
 };
@@ -528,6 +531,9 @@ __global__ void __launch_bounds__(kPackThreads)
   const int count = static_cast<int>(min(int64_t{kTurnPixels}, slices.pixels - start));
   const int image = blockIdx.y % slices.batch;
   const int slice = (finishes ? done : next) + blockIdx.y / slices.batch;
+  if (slice >= slices.total) {
+    return;
+  }
   const int channels = channel_count(slices, slice);
   const int64_t slice_start =
       (int64_t{blockIdx.y} / slices.batch * slices.batch + image) * slices.pixels * kSlice +
@@ -617,8 +623,9 @@ Workspace plan_workspace(const DeformConvShape& shape, int64_t element_size) {
   const bool is_float = element_size == sizeof(float);
   const int64_t slice_pixels = shape.batch * shape.height * shape.width * kSlice;
   Workspace workspace{};
-  workspace.slices_at_once = static_cast<int>(
-      std::clamp<int64_t>(kMostAccumulatorBytes / (slice_pixels * 4), 1, slice_count(shape)));
+  workspace.slices_at_once = static_cast<int>(std::clamp<int64_t>(
+      std::min(kMostAccumulatorBytes / (slice_pixels * 4), kMostBlocks / shape.batch), 1,
+      slice_count(shape)));
   const auto take = [&](int64_t bytes) {
     const int64_t start = workspace.size;
     workspace.size += align_up(bytes);
@@ -714,6 +721,7 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
                       static_cast<int>(shape.in_channels),
                       group_channels,
                       static_cast<int>(divide_up(group_channels, kSlice)),
+                      slice_total,
                       shape.height * shape.width,
                       is_nhwc};
   Arguments arguments{};
