@@ -1,612 +1,690 @@
+// Gradients of the input, the offsets and the mask.
+//
+// The gradient with respect to the samples is a matrix product, of grad_output and the weight. A
+// block computes it for a tile of output pixels and a slice of the input's channels, tap by tap,
+// and spreads it out right from the registers of the product: each thread holds four neighbouring
+// channels of some pixels, reads the corners of their sampling points there, for the gradients of
+// the offset and the mask, and adds its share to the same corners of the input's gradient. The
+// columns of the product are ordered so that the channels of a thread are neighbours and the four
+// threads of a row hold 16 in a row: whole sectors of memory.
+//
+// The additions are what limits the speed, 4 of them a sample, done by the L2 cache. They need
+// float32 and channels next to one another, so slices of channels go one after another (as many at
+// a time as fit a buffer of limited size) through a copy of the input and an accumulator for its
+// gradient, both (slice, batch, height, width, channel of the slice).
+
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "csrc/common/cuda_launch.h"
 #include "csrc/common/half.h"
 #include "csrc/deform_conv/fused.h"
+#include "csrc/deform_conv/fused_sampling.h"
 #include "csrc/deform_conv/shape.h"
 #include "csrc/deform_conv/tensor_core.h"
 
 namespace detectron2 {
 namespace deform_conv_backward_data {
 
-// Channels of the input that a block works on, and output channels that a stage of weights holds.
-constexpr int kSlice = 64;
-constexpr int kDepth = 64;
-constexpr int kTileWidth = 16;
+using namespace deform_conv_fused;
 
-// Accumulation buffers take at most this much, if one slice of channels does not need more.
-constexpr int64_t kMaxAccumulatorBytes = int64_t{8} << 20;
+constexpr int kSlice = 64;      // channels
+constexpr int kDepth = 64;      // output channels of a step of the product
+constexpr int kTileWidth = 16;  // output pixels
+constexpr int kScaleExponent = 14;
 
-// Displacements from here on, all far outside of any image, count as infinite.
-constexpr float kMaxShift = 1e9f;
+// A quarter of the accumulator of 256 channels at 1/8 of 800 x 1216, two images.
+constexpr int64_t kMostAccumulatorBytes = int64_t{8} << 20;
 
-template <typename T>
-constexpr int kPlanes = std::is_same_v<T, float> ? 2 : 1;
+constexpr int64_t kMostBlocks = 65535;  // in a grid's second dimension
 
+// Points displaced by this much or more count as infinitely far, which they are for any image.
+constexpr float kFar = 1e9f;
+
+// float32 is split into two of float16.
 template <typename T>
 using Operand = std::conditional_t<std::is_same_v<T, float>, Half, T>;
 
-__device__ __forceinline__ void split(float value, Half& high, Half& low) {
-  high = narrow<Half>(value);
-  low = narrow<Half>(value - widen(high));
-}
+template <typename T>
+constexpr int kParts = std::is_same_v<T, float> ? 2 : 1;
 
-struct Sizes {
-  int batch, channels, height, width, out_channels, out_height, out_width;
-  int kernel_w, taps;
-  int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  int offset_groups, slices_per_group;
-  int depth_steps;  // stages of weights a tap
-  int tiles_x, tiles_y;
-};
+// Elements of the weight for a slice, a tap and a step.
+template <typename T>
+constexpr int kWeightTile = kParts<T> * kDepth * kSlice;
 
 template <typename T>
-struct Arguments {
-  const T* grad_output;
-  bool nhwc;
-  const T* input;  // of the first slice
-  int64_t input_slice_stride;
-  int input_pixel_stride;
-  float* grad_input;  // of the first slice; null if not wanted
-  int64_t grad_slice_stride;
-  int grad_pixel_stride;
-  const T* offset;
-  const T* mask;
-  const Operand<T>* weight;  // packed
-  const uint32_t* largest;   // bits of the largest magnitude of grad_output and of the weight
-  float* grad_offset;        // either may be null
-  float* grad_mask;
-  int first_slice;
+struct FourChannels {
+  using Bits = uint2;
+};
+template <>
+struct FourChannels<float> {
+  using Bits = float4;
 };
 
-template <typename T>
-struct Four;
-template <>
-struct Four<float> {
-  float4 raw;
-};
-template <>
-struct Four<Half> {
-  uint2 raw;
-};
-template <>
-struct Four<BFloat16> {
-  uint2 raw;
-};
-
-__device__ __forceinline__ void widen_four(const Four<float>& v, float (&f)[4]) {
-  f[0] = v.raw.x;
-  f[1] = v.raw.y;
-  f[2] = v.raw.z;
-  f[3] = v.raw.w;
-}
-template <typename T>
-__device__ __forceinline__ void widen_four(const Four<T>& v, float (&f)[4]) {
-  f[0] = widen(T{static_cast<uint16_t>(v.raw.x)});
-  f[1] = widen(T{static_cast<uint16_t>(v.raw.x >> 16)});
-  f[2] = widen(T{static_cast<uint16_t>(v.raw.y)});
-  f[3] = widen(T{static_cast<uint16_t>(v.raw.y >> 16)});
+__device__ __forceinline__ void widen_four(const float4& bits, float (&values)[4]) {
+  values[0] = bits.x;
+  values[1] = bits.y;
+  values[2] = bits.z;
+  values[3] = bits.w;
 }
 
-// `to` is 16-byte aligned.
-__device__ __forceinline__ void add_four(float* to, float a, float b, float c, float d) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(a), "f"(b), "f"(c),
-               "f"(d)
-               : "memory");
+template <typename T>
+__device__ __forceinline__ void widen_four(const uint2& bits, float (&values)[4]) {
+  values[0] = unpack_low<T>(bits.x);
+  values[1] = unpack_high<T>(bits.x);
+  values[2] = unpack_low<T>(bits.y);
+  values[3] = unpack_high<T>(bits.y);
+}
+
+// to[i] += factor * values[i], if `wanted`; `to` is aligned to 16 bytes.
+__device__ __forceinline__ void add_four(bool wanted, float* to, float factor,
+                                         const float (&values)[4]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  // The predicate in the instruction: a branch around each would cost more than it.
+  asm volatile(
+      "{ .reg .pred wanted; setp.ne.s32 wanted, %0, 0; "
+      "@wanted red.global.add.v4.f32 [%1], {%2, %3, %4, %5}; }" ::"r"(static_cast<int>(wanted)),
+      "l"(to), "f"(factor * values[0]), "f"(factor * values[1]), "f"(factor * values[2]),
+      "f"(factor * values[3])
+      : "memory");
 #else
-  atomicAdd(to, a);
-  atomicAdd(to + 1, b);
-  atomicAdd(to + 2, c);
-  atomicAdd(to + 3, d);
+  if (wanted) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      atomicAdd(to + i, factor * values[i]);
+    }
+  }
 #endif
 }
 
-template <typename T, int kPixels>
-constexpr int kSharedRow = kPixels + 8;
+struct Arguments {
+  SamplingShape sampling;
+  int out_channels;
+  int out_height;
+  int out_width;
+  int tiles_x;
+  int tiles_y;
+  int64_t image_stride;  // of grad_output, in elements
+  int64_t channel_stride;
+  int64_t pixel_stride;
+  int slices_per_group;
+  int first_slice;
+  int weight_steps;  // of a slice and a tap in the packed weight
+  int first_step;    // of those of this launch
+  int steps;
+};
 
-template <typename T, int kPixels, int kStages>
-__host__ __device__ constexpr int64_t shared_bytes(int depth_steps) {
-  return int64_t{kPlanes<T>} * 2 *
-         (int64_t{depth_steps} * kDepth * (kPixels + 8) + kStages * kDepth * kSlice);
-}
-
-template <typename T, int kPixels, int kWarpPixels, int kWarpChannels, int kStages, int kMinBlocks>
-__global__ void __launch_bounds__((kPixels / kWarpPixels) * (kSlice / kWarpChannels) * 32,
-                                  kMinBlocks)
-    scatter_kernel(const Arguments<T> args, const Sizes sizes) {
-  constexpr int kWarpsM = kPixels / kWarpPixels;
-  constexpr int kWarpsN = kSlice / kWarpChannels;
-  constexpr int kThreads = kWarpsM * kWarpsN * 32;
-  constexpr int kRow = kPixels + 8;
-  constexpr int kP = kPlanes<T>;
-  constexpr int kStageElements = kP * kDepth * kSlice;
-  constexpr int kTileHeight = kPixels / kTileWidth;
-  constexpr int kM = kWarpPixels / 16;
+// blockIdx is (tile, slice). `weight` is packed by pack_weight_kernel; `input` and `grad_input`
+// start at the first slice. `largest` is of grad_output and of the weight, for float32.
+// `grad_input`, `grad_offset` and `grad_mask` are added to, and may be null.
+template <typename T, int kPixels, int kWarpChannels, int kStages, int kMinBlocks>
+__global__ void __launch_bounds__(kPixels / 16 * (kSlice / kWarpChannels) * 32, kMinBlocks)
+    scatter_kernel(const T* grad_output, const T* input, const T* offset, const T* mask,
+                   const Operand<T>* weight, const uint32_t* largest, Arguments arguments,
+                   float* grad_input, float* grad_offset, float* grad_mask) {
+  using Product = Operand<T>;
+  using Bits = typename FourChannels<T>::Bits;
+  constexpr bool kSplit = kParts<T> == 2;
+  constexpr int kTile = kWeightTile<T>;
+  constexpr int kWarps = kPixels / 16;  // along the pixels
+  constexpr int kThreads = kWarps * (kSlice / kWarpChannels) * 32;
+  constexpr int kRow = kPixels + 8;  // 8 rows of 16 bytes then meet no bank twice
   constexpr int kGroups = kWarpChannels / 16;
-  constexpr int kBatch = std::is_same_v<T, float> ? 2 : kGroups;  // groups loaded at once
-  using Op = Operand<T>;
+  constexpr int kUnroll = 8;
+  static_assert(kThreads % kPixels == 0 && kTile % (8 * kThreads) == 0);
 
-  extern __shared__ __align__(128) unsigned char memory[];
-  Op* const stages = reinterpret_cast<Op*>(memory);
-  Op* const grad_tile = stages + kStages * kStageElements;
-  const int depth = sizes.depth_steps * kDepth;
-  const int plane = depth * kRow;
+  extern __shared__ __align__(1024) char shared[];
+  Product* const stages = reinterpret_cast<Product*>(shared);
+  Product* const gradient = stages + kStages * kTile;  // [part][output channel][pixel]
+  const int depth = arguments.steps * kDepth;
+  const int part_size = depth * kRow;
 
+  const SamplingShape& sampling = arguments.sampling;
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int warp_m = warp % kWarpsM;
-  const int warp_n = warp / kWarpsM;
-  int tile = blockIdx.x;
-  const int tile_x = tile % sizes.tiles_x * kTileWidth;
-  tile /= sizes.tiles_x;
-  const int tile_y = tile % sizes.tiles_y * kTileHeight;
-  const int image = tile / sizes.tiles_y;
-  const int slice = args.first_slice + blockIdx.y;
-  const int slices = sizes.channels / kSlice;
+  const int first_row = threadIdx.x / 32 % kWarps * 16;
+  const int first_column = threadIdx.x / 32 / kWarps * kWarpChannels;
+  const int tile_x = blockIdx.x % arguments.tiles_x * kTileWidth;
+  const int tile_y = blockIdx.x / arguments.tiles_x % arguments.tiles_y * (kPixels / kTileWidth);
+  const int64_t image = blockIdx.x / arguments.tiles_x / arguments.tiles_y;
+  const int slice = arguments.first_slice + blockIdx.y;
+  const int offset_group = slice / arguments.slices_per_group;
+  const int64_t out_pixels = int64_t{arguments.out_height} * arguments.out_width;
+  const int64_t pixels = int64_t{sampling.height} * sampling.width;
 
-  const int steps = sizes.taps * sizes.depth_steps;
-  const auto fetch = [&](int step) {
-    if (step < steps) {
-      const int tap = step / sizes.depth_steps;
-      const Op* from =
-          args.weight +
-          ((int64_t{tap} * slices + slice) * sizes.depth_steps + step % sizes.depth_steps) *
-              kStageElements;
-      const uint32_t to = shared_address(stages + step % kStages * kStageElements);
-      for (int i = threadIdx.x; i < kStageElements / 8; i += kThreads) {
-        copy_async(to + i * 16, from + i * 8);
+  // The weight streams through the stages, in the order of its use.
+  const Product* next_weight =
+      weight +
+      (int64_t{slice} * sampling.taps * arguments.weight_steps + arguments.first_step) * kTile +
+      threadIdx.x * 8;
+  int next_step = 0;
+  int next_tap = 0;
+  int next_stage = 0;
+  const auto fetch_weight = [&]() {
+    if (next_tap < sampling.taps) {
+      const uint32_t to = shared_address(stages + next_stage * kTile + threadIdx.x * 8);
+#pragma unroll
+      for (int i = 0; i < kTile / (8 * kThreads); ++i) {
+        copy_async(to + i * kThreads * 16, next_weight + i * kThreads * 8);
+      }
+      next_stage = next_stage + 1 < kStages ? next_stage + 1 : 0;
+      next_weight += kTile;
+      if (++next_step == arguments.steps) {
+        next_step = 0;
+        ++next_tap;
+        next_weight += (arguments.weight_steps - arguments.steps) * kTile;
       }
     }
     commit_copies();
   };
 #pragma unroll
-  for (int s = 0; s < kStages - 1; ++s) {
-    fetch(s);
+  for (int i = 0; i < kStages - 1; ++i) {
+    fetch_weight();
   }
 
-  // grad_output of the tile, [out_channel][pixel]
-  float unscale_a = 1;
-  float unscale_b = 1;
-  float scale = 1;
-  if constexpr (kP == 2) {
-    const PowerOfTwo a = scale_to_exponent<14>(args.largest[0]);
-    scale = a.scale;
-    unscale_a = a.inverse;
-    unscale_b = scale_to_exponent<14>(args.largest[1]).inverse;
+  PowerOfTwo gradient_scale{1, 1};
+  PowerOfTwo weight_scale{1, 1};
+  if constexpr (kSplit) {
+    gradient_scale = scale_to_exponent<kScaleExponent>(largest[0]);
+    weight_scale = scale_to_exponent<kScaleExponent>(largest[1]);
   }
-  const int64_t out_pixels = int64_t{sizes.out_height} * sizes.out_width;
-  {
-    constexpr int kUnroll = 8;
-    const T* from = args.grad_output + image * out_pixels * sizes.out_channels;
-    for (int base = 0; base < depth * kPixels; base += kThreads * kUnroll) {
+  const auto keep_gradient = [&](int channel, int pixel, T value) {
+    if constexpr (kSplit) {
+      const float scaled = value * gradient_scale.scale;
+      const Half high = narrow<Half>(scaled);
+      gradient[channel * kRow + pixel] = high;
+      gradient[part_size + channel * kRow + pixel] = narrow<Half>(scaled - widen(high));
+    } else {
+      gradient[channel * kRow + pixel] = value;
+    }
+  };
+  const T* const image_gradient = grad_output + image * arguments.image_stride;
+  const int first_output = arguments.first_step * kDepth;
+  if (arguments.pixel_stride == 1) {
+    constexpr int kPass = kThreads / kPixels;
+    const int pixel = threadIdx.x % kPixels;
+    const int y = tile_y + pixel / kTileWidth;
+    const int x = tile_x + pixel % kTileWidth;
+    const bool inside = y < arguments.out_height && x < arguments.out_width;
+    const int outputs = inside ? arguments.out_channels - first_output : 0;
+    const T* from = image_gradient + int64_t{y} * arguments.out_width + x;
+    for (int first = threadIdx.x / kPixels; first < depth; first += kUnroll * kPass) {
       T values[kUnroll];
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const int i = base + u * kThreads + threadIdx.x;
-        const int o = args.nhwc ? i % depth : i / kPixels;
-        const int p = args.nhwc ? i / depth : i % kPixels;
-        const int y = tile_y + p / kTileWidth;
-        const int x = tile_x + p % kTileWidth;
-        values[u] = T{};
-        if (y < sizes.out_height && x < sizes.out_width && o < sizes.out_channels &&
-            i < depth * kPixels) {
-          const int64_t pixel = int64_t{y} * sizes.out_width + x;
-          values[u] =
-              from[args.nhwc ? pixel * sizes.out_channels + o : o * out_pixels + pixel];
-        }
+      for (int i = 0; i < kUnroll; ++i) {
+        const int channel = first + i * kPass;
+        values[i] =
+            channel < outputs ? from[(first_output + channel) * arguments.channel_stride] : T{};
       }
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const int i = base + u * kThreads + threadIdx.x;
-        if (i < depth * kPixels) {
-          const int o = args.nhwc ? i % depth : i / kPixels;
-          const int p = args.nhwc ? i / depth : i % kPixels;
-          if constexpr (kP == 2) {
-            split(values[u] * scale, grad_tile[o * kRow + p], grad_tile[plane + o * kRow + p]);
-          } else {
-            grad_tile[o * kRow + p] = values[u];
+      for (int i = 0; i < kUnroll; ++i) {
+        keep_gradient(first + i * kPass, pixel, values[i]);
+      }
+    }
+  } else {
+    constexpr int kPass = kThreads / kDepth;
+    for (int channel = threadIdx.x % kDepth; channel < depth; channel += kDepth) {
+      const bool exists = first_output + channel < arguments.out_channels;
+      const T* from = image_gradient + (first_output + channel) * arguments.channel_stride;
+      for (int first = threadIdx.x / kDepth; first < kPixels; first += kUnroll * kPass) {
+        T values[kUnroll];
+#pragma unroll
+        for (int i = 0; i < kUnroll; ++i) {
+          const int pixel = first + i * kPass;
+          const int y = tile_y + pixel / kTileWidth;
+          const int x = tile_x + pixel % kTileWidth;
+          values[i] = T{};
+          if (exists && y < arguments.out_height && x < arguments.out_width) {
+            values[i] = from[(int64_t{y} * arguments.out_width + x) * arguments.pixel_stride];
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < kUnroll; ++i) {
+          if (first + i * kPass < kPixels) {
+            keep_gradient(channel, first + i * kPass, values[i]);
           }
         }
       }
     }
   }
 
-  const uint32_t a_address =
-      shared_address(grad_tile + (lane / 16 * 8 + lane % 8) * kRow + lane / 8 % 2 * 8 +
-                     warp_m * kWarpPixels);
-  const int b_row = warp_n * kWarpChannels + lane / 16 * 8 + lane % 8;
-  const int b_chunk = lane / 8 % 2;
+  const uint32_t gradient_address =
+      shared_address(gradient + (lane / 16 * 8 + lane % 8) * kRow + lane / 8 % 2 * 8 + first_row);
+  const int weight_row = first_column + lane / 16 * 8 + lane % 8;
+  const int weight_vector = lane / 8 % 2;
+  const int quarter = lane % 4;
+  const int64_t slice_start =
+      ((int64_t{blockIdx.y} * gridDim.x / (arguments.tiles_x * arguments.tiles_y) + image) *
+       pixels) *
+          kSlice +
+      first_column + quarter * 4;
+  const T* const own_input = input + slice_start;
+  float* const own_grad_input = grad_input + slice_start;
+  const bool need_samples = grad_offset != nullptr || grad_mask != nullptr;
 
-  const int quad = lane % 4;
-  const int offset_group = slice / sizes.slices_per_group;
-  const T* const input = args.input + blockIdx.y * args.input_slice_stride +
-                         int64_t{image} * sizes.height * sizes.width * args.input_pixel_stride +
-                         warp_n * kWarpChannels + quad * 4;
-  float* const grad_input =
-      args.grad_input == nullptr
-          ? nullptr
-          : args.grad_input + blockIdx.y * args.grad_slice_stride +
-                int64_t{image} * sizes.height * sizes.width * args.grad_pixel_stride +
-                warp_n * kWarpChannels + quad * 4;
-  const bool need_sums = args.grad_offset != nullptr || args.grad_mask != nullptr;
-
-  int step = 0;
-  for (int tap = 0; tap < sizes.taps; ++tap) {
-    // The displacements of this thread's pixels; read now, needed after the product.
-    float shift_y[2 * kM];
-    float shift_x[2 * kM];
-    float point_mask[2 * kM];
-    const int64_t first =
-        (int64_t{image} * sizes.offset_groups + offset_group) * sizes.taps + tap;
+  int stage = 0;
+  for (int tap = 0; tap < sampling.taps; ++tap) {
+    // Read now, needed after the product: the displacements and masks of this thread's two pixels.
+    const int64_t map = (image * sampling.offset_groups + offset_group) * sampling.taps + tap;
+    float shift_y[2];
+    float shift_x[2];
+    float scale[2];
 #pragma unroll
-    for (int r = 0; r < 2 * kM; ++r) {
-      const int p = warp_m * kWarpPixels + lane / 4 + r * 8;
-      const int y = tile_y + p / kTileWidth;
-      const int x = tile_x + p % kTileWidth;
-      shift_y[r] = NAN;
-      shift_x[r] = NAN;
-      point_mask[r] = 1;
-      if (y < sizes.out_height && x < sizes.out_width) {
-        const int64_t pixel = int64_t{y} * sizes.out_width + x;
-        const T* from = args.offset + 2 * first * out_pixels + pixel;
-        shift_y[r] = widen(from[0]);
-        shift_x[r] = widen(from[out_pixels]);
-        if (args.mask != nullptr) {
-          point_mask[r] = widen(args.mask[first * out_pixels + pixel]);
+    for (int r = 0; r < 2; ++r) {
+      const int y = tile_y + first_row / kTileWidth;
+      const int x = tile_x + lane / 4 + r * 8;
+      shift_y[r] = INFINITY;
+      shift_x[r] = INFINITY;
+      scale[r] = 1;
+      if (y < arguments.out_height && x < arguments.out_width) {
+        const int64_t pixel = int64_t{y} * arguments.out_width + x;
+        shift_y[r] = widen(offset[2 * map * out_pixels + pixel]);
+        shift_x[r] = widen(offset[(2 * map + 1) * out_pixels + pixel]);
+        if (mask != nullptr) {
+          scale[r] = widen(mask[map * out_pixels + pixel]);
         }
       }
     }
 
-    float sums[kM][2 * kGroups][4] = {};
-    for (int k = 0; k < sizes.depth_steps; ++k, ++step) {
+    float sums[2 * kGroups][4] = {};
+    for (int step = 0; step < arguments.steps; ++step) {
       wait_copies<kStages - 2>();
       __syncthreads();
-      fetch(step + kStages - 1);
-      const uint32_t b_base = shared_address(stages + step % kStages * kStageElements);
+      fetch_weight();
+      const uint32_t weight_address = shared_address(stages + stage * kTile);
+      stage = stage + 1 < kStages ? stage + 1 : 0;
+      // The tensor cores cut off the sum after each product; float32 keeps its precision by
+      // adding up the steps itself.
+      float step_sums[2 * kGroups][4] = {};
+      auto& target = kSplit ? step_sums : sums;
 #pragma unroll
-      for (int kk = 0; kk < kDepth / 16; ++kk) {
-        uint32_t a[kP][kM][4];
+      for (int k = 0; k < kDepth / 16; ++k) {
+        uint32_t a[kParts<T>][4];
 #pragma unroll
-        for (int p = 0; p < kP; ++p) {
-#pragma unroll
-          for (int m = 0; m < kM; ++m) {
-            load_matrices_transposed(a[p][m], a_address + 2 * (p * plane + m * 16 +
-                                                          (k * kDepth + kk * 16) * kRow));
-          }
+        for (int part = 0; part < kParts<T>; ++part) {
+          load_matrices_transposed(
+              a[part], gradient_address + 2 * (part * part_size + (step * kDepth + k * 16) * kRow));
         }
 #pragma unroll
-        for (int g = 0; g < kGroups; ++g) {
-          uint32_t b[kP][4];
+        for (int group = 0; group < kGroups; ++group) {
+          uint32_t b[kParts<T>][4];
 #pragma unroll
-          for (int p = 0; p < kP; ++p) {
-            const int row = b_row + g * 16;
-            load_matrices(b[p], b_base + 2 * p * kDepth * kSlice + row * 128 +
-                               (((kk * 2 + b_chunk) ^ (row % 8)) * 16));
+          for (int part = 0; part < kParts<T>; ++part) {
+            load_matrices(b[part], weight_address + 2 * part * kDepth * kSlice +
+                                       swizzled(weight_row + group * 16, 2 * k + weight_vector));
           }
 #pragma unroll
-          for (int m = 0; m < kM; ++m) {
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-              float(&c)[4] = sums[m][2 * g + half];
-              if constexpr (kP == 2) {
-                multiply_add<Op>(c, a[1][m], b[0][2 * half], b[0][2 * half + 1]);
-                multiply_add<Op>(c, a[0][m], b[1][2 * half], b[1][2 * half + 1]);
-              }
-              multiply_add<Op>(c, a[0][m], b[0][2 * half], b[0][2 * half + 1]);
+          for (int half = 0; half < 2; ++half) {
+            float (&sum)[4] = target[2 * group + half];
+            if constexpr (kSplit) {
+              multiply_add<Product>(sum, a[1], b[0][2 * half], b[0][2 * half + 1]);
+              multiply_add<Product>(sum, a[0], b[1][2 * half], b[1][2 * half + 1]);
             }
+            multiply_add<Product>(sum, a[0], b[0][2 * half], b[0][2 * half + 1]);
+          }
+        }
+      }
+      if constexpr (kSplit) {
+#pragma unroll
+        for (int i = 0; i < 2 * kGroups; ++i) {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            sums[i][j] += step_sums[i][j];
           }
         }
       }
     }
 
 #pragma unroll
-    for (int r = 0; r < 2 * kM; ++r) {
-      const int m = r / 2;
-      const int h = r % 2 * 2;
-      const int p = warp_m * kWarpPixels + lane / 4 + r * 8;
-      const int out_y = tile_y + p / kTileWidth;
-      const int out_x = tile_x + p % kTileWidth;
-      // The fraction is taken before the position is added: it keeps all its bits so.
-      const bool bounded = fabsf(shift_y[r]) < kMaxShift && fabsf(shift_x[r]) < kMaxShift;
-      const float floor_y = bounded ? floorf(shift_y[r]) : 0.f;
-      const float floor_x = bounded ? floorf(shift_x[r]) : 0.f;
-      const float ly = bounded ? shift_y[r] - floor_y : 0.f;
-      const float lx = bounded ? shift_x[r] - floor_x : 0.f;
-      const int y0 = out_y * sizes.stride_h - sizes.pad_h +
-                     tap / sizes.kernel_w * sizes.dilation_h + static_cast<int>(floor_y);
-      const int x0 = out_x * sizes.stride_w - sizes.pad_w +
-                     tap % sizes.kernel_w * sizes.dilation_w + static_cast<int>(floor_x);
-      const bool inside = bounded && (y0 >= 0 || (y0 == -1 && ly > 0)) && y0 < sizes.height &&
-                          (x0 >= 0 || (x0 == -1 && lx > 0)) && x0 < sizes.width;
-      const float weight[4] = {(1 - ly) * (1 - lx), (1 - ly) * lx, ly * (1 - lx), ly * lx};
-      bool valid[4];
-      int pixel[4];
+    for (int r = 0; r < 2; ++r) {
+      // The fraction is taken of the displacement itself, where it has all its bits.
+      const bool is_near = fabsf(shift_y[r]) < kFar && fabsf(shift_x[r]) < kFar;
+      const float floor_y = is_near ? floorf(shift_y[r]) : 0.0f;
+      const float floor_x = is_near ? floorf(shift_x[r]) : 0.0f;
+      const float low_y = is_near ? shift_y[r] - floor_y : 0.0f;
+      const float low_x = is_near ? shift_x[r] - floor_x : 0.0f;
+      const int out_y = tile_y + first_row / kTileWidth;
+      const int out_x = tile_x + lane / 4 + r * 8;
+      const int tap_y = tap / sampling.kernel_w;
+      const int tap_x = tap - tap_y * sampling.kernel_w;
+      const int top = out_y * sampling.stride_h - sampling.pad_h + tap_y * sampling.dilation_h +
+                      static_cast<int>(floor_y);
+      const int left = out_x * sampling.stride_w - sampling.pad_w + tap_x * sampling.dilation_w +
+                       static_cast<int>(floor_x);
+      const bool inside = is_near && top < sampling.height && left < sampling.width &&
+                          (top >= 0 || (top == -1 && low_y > 0)) &&
+                          (left >= 0 || (left == -1 && low_x > 0));
+      const float weights[4] = {(1 - low_y) * (1 - low_x), (1 - low_y) * low_x, low_y * (1 - low_x),
+                                low_y * low_x};
+      bool exists[4];
+      bool wanted[4];
+      const T* from[4];
+      float* to[4];
 #pragma unroll
       for (int corner = 0; corner < 4; ++corner) {
-        const int y = y0 + corner / 2;
-        const int x = x0 + corner % 2;
-        valid[corner] = inside && y >= 0 && y < sizes.height && x >= 0 && x < sizes.width;
-        pixel[corner] = valid[corner] ? y * sizes.width + x : 0;
+        const int y = top + corner / 2;
+        const int x = left + corner % 2;
+        exists[corner] = inside && y >= 0 && y < sampling.height && x >= 0 && x < sampling.width;
+        // Corners of weight zero (points on the grid) are spared the addition.
+        wanted[corner] = exists[corner] && weights[corner] * scale[r] != 0 && grad_input != nullptr;
+        const int64_t at = exists[corner] ? (y * sampling.width + x) * int64_t{kSlice} : 0;
+        from[corner] = own_input + at;
+        to[corner] = own_grad_input + at;
       }
-      float dots[4] = {0, 0, 0, 0};
+      Bits corners[kGroups][4];
+      if (need_samples) {
 #pragma unroll
-      for (int batch = 0; batch < kGroups; batch += kBatch) {
-        Four<T> values[kBatch][4];
-        if (need_sums) {
+        for (int group = 0; group < kGroups; ++group) {
 #pragma unroll
-          for (int g = 0; g < kBatch; ++g) {
-#pragma unroll
-            for (int corner = 0; corner < 4; ++corner) {
-              values[g][corner] = Four<T>{};
-              if (valid[corner]) {
-                values[g][corner].raw = __ldg(reinterpret_cast<const decltype(Four<T>::raw)*>(
-                    input + int64_t{pixel[corner]} * args.input_pixel_stride + (batch + g) * 16));
-              }
-            }
-          }
-        }
-#pragma unroll
-        for (int g = 0; g < kBatch; ++g) {
-          float grad[4];
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            grad[c] = sums[m][2 * (batch + g) + c / 2][h + c % 2];
-            if constexpr (kP == 2) {
-              grad[c] = grad[c] * unscale_a * unscale_b;
-            }
-          }
-          if (grad_input != nullptr) {
-#pragma unroll
-            for (int corner = 0; corner < 4; ++corner) {
-              const float w = weight[corner] * point_mask[r];
-              if (valid[corner] && w != 0) {
-                add_four(grad_input + int64_t{pixel[corner]} * args.grad_pixel_stride +
-                             (batch + g) * 16,
-                         w * grad[0], w * grad[1], w * grad[2], w * grad[3]);
-              }
-            }
-          }
-          if (need_sums) {
-#pragma unroll
-            for (int corner = 0; corner < 4; ++corner) {
-              float v[4];
-              widen_four(values[g][corner], v);
-#pragma unroll
-              for (int c = 0; c < 4; ++c) {
-                dots[corner] += grad[c] * v[c];
-              }
-            }
+          for (int corner = 0; corner < 4; ++corner) {
+            corners[group][corner] =
+                __ldg(reinterpret_cast<const Bits*>(from[corner] + group * 16));
           }
         }
       }
-      if (need_sums) {
+      float gradients[kGroups][4];
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          gradients[group][i] = sums[2 * group + i / 2][2 * r + i % 2];
+          if constexpr (kSplit) {
+            gradients[group][i] *= gradient_scale.inverse;
+            gradients[group][i] *= weight_scale.inverse;
+          }
+        }
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
-          dots[corner] += __shfl_xor_sync(0xffffffffu, dots[corner], 1);
-          dots[corner] += __shfl_xor_sync(0xffffffffu, dots[corner], 2);
+          add_four(wanted[corner], to[corner] + group * 16, weights[corner] * scale[r],
+                   gradients[group]);
         }
-        const int64_t at = int64_t{out_y} * sizes.out_width + out_x;
-        if (inside) {
-          if (args.grad_offset != nullptr && quad < 2) {
-            const float slope = quad == 0
-                                    ? (1 - lx) * (dots[2] - dots[0]) + lx * (dots[3] - dots[1])
-                                    : (1 - ly) * (dots[1] - dots[0]) + ly * (dots[3] - dots[2]);
-            atomicAdd(args.grad_offset + (2 * first + quad) * out_pixels + at,
-                      slope * point_mask[r]);
+      }
+      if (need_samples) {
+        // Products of the gradient with each corner, which all three gradients are sums of.
+        float products[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int corner = 0; corner < 4; ++corner) {
+#pragma unroll
+          for (int group = 0; group < kGroups; ++group) {
+            float values[4];
+            if constexpr (kSplit) {
+              widen_four(corners[group][corner], values);
+            } else {
+              widen_four<T>(corners[group][corner], values);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              products[corner] += gradients[group][i] * values[i];
+            }
           }
-          if (args.grad_mask != nullptr && quad == 2) {
-            atomicAdd(args.grad_mask + first * out_pixels + at,
-                      weight[0] * dots[0] + weight[1] * dots[1] + weight[2] * dots[2] +
-                          weight[3] * dots[3]);
-          }
+          products[corner] += __shfl_xor_sync(0xffffffffu, products[corner], 1);
+          products[corner] += __shfl_xor_sync(0xffffffffu, products[corner], 2);
+          products[corner] = exists[corner] ? products[corner] : 0.0f;
+        }
+        const int64_t pixel = int64_t{out_y} * arguments.out_width + out_x;
+        if (inside && quarter < 2 && grad_offset != nullptr) {
+          const float slope =
+              quarter == 0
+                  ? (1 - low_x) * (products[2] - products[0]) + low_x * (products[3] - products[1])
+                  : (1 - low_y) * (products[1] - products[0]) + low_y * (products[3] - products[2]);
+          atomicAdd(grad_offset + (2 * map + quarter) * out_pixels + pixel, scale[r] * slope);
+        }
+        if (inside && quarter == 2 && grad_mask != nullptr) {
+          atomicAdd(grad_mask + map * out_pixels + pixel,
+                    weights[0] * products[0] + weights[1] * products[1] + weights[2] * products[2] +
+                        weights[3] * products[3]);
         }
       }
     }
   }
 }
 
-// ---- around it
-
-constexpr int kSimpleThreads = 256;
-
-__global__ void __launch_bounds__(kSimpleThreads)
-    largest_kernel(const float* values, int64_t count, uint32_t* largest) {
-  uint32_t bits = 0;
-  const int64_t stride = int64_t{gridDim.x} * kSimpleThreads;
-#pragma unroll 4
-  for (int64_t i = int64_t{blockIdx.x} * kSimpleThreads + threadIdx.x; i < count; i += stride) {
-    bits = max(bits, __float_as_uint(values[i]) & 0x7fffffffu);
+// Bits of the largest finite magnitudes of two arrays, a row of blocks for each; `largest` starts
+// as zeros.
+__global__ void __launch_bounds__(kPackThreads)
+    largest_kernel(const float* first, int64_t first_count, const float* second,
+                   int64_t second_count, uint32_t* largest) {
+  const float* const values = blockIdx.y == 0 ? first : second;
+  const int64_t count = blockIdx.y == 0 ? first_count : second_count;
+  const int64_t stride = int64_t{gridDim.x} * kPackThreads;
+  uint32_t result = 0;
+#pragma unroll 8
+  for (int64_t i = int64_t{blockIdx.x} * kPackThreads + threadIdx.x; i < count; i += stride) {
+    result = max(result, finite_magnitude(values[i]));
   }
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    bits = max(bits, __shfl_xor_sync(0xffffffffu, bits, distance));
-  }
-  if (threadIdx.x % 32 == 0 && bits != 0) {
-    atomicMax(largest, bits);
+  result = largest_in_warp(result);
+  if (threadIdx.x % 32 == 0 && result != 0) {
+    atomicMax(largest + blockIdx.y, result);
   }
 }
 
-// Packed [tap][slice][depth step][plane][channel of the slice, permuted][out channel of the step],
-// with the 16-byte pieces of each row swizzled.
-template <typename T>
-__global__ void __launch_bounds__(kSimpleThreads)
-    pack_kernel(const T* weight, const uint32_t* largest, int channels, int out_channels, int taps,
-                int depth_steps, Operand<T>* packed) {
-  const int64_t count = int64_t{taps} * channels * depth_steps * kDepth;
-  const int64_t stride = int64_t{gridDim.x} * kSimpleThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kSimpleThreads + threadIdx.x; i < count; i += stride) {
-    const int k = i % kDepth;
-    const int n = i / kDepth % kSlice;
-    int64_t rest = i / (kDepth * kSlice);
-    const int step = rest % depth_steps;
-    rest /= depth_steps;
-    const int slice = rest % (channels / kSlice);
-    const int tap = rest / (channels / kSlice);
-    const int column = n % 8;
-    const int channel =
-        slice * kSlice + n / 16 * 16 + column / 2 * 4 + n / 8 % 2 * 2 + column % 2;
-    const int out_channel = step * kDepth + k;
-    T value{};
-    if (out_channel < out_channels) {
-      value = weight[(int64_t{out_channel} * channels + channel) * taps + tap];
-    }
-    const int64_t tile = i / (kDepth * kSlice) * kPlanes<T> * kDepth * kSlice;
-    const int at = n * kDepth + ((k / 8) ^ (n % 8)) * 8 + k % 8;
-    if constexpr (kPlanes<T> == 2) {
-      split(value * scale_to_exponent<14>(*largest).scale, packed[tile + at],
-            packed[tile + kDepth * kSlice + at]);
-    } else {
-      packed[tile + at] = value;
-    }
-  }
-}
-
-// (batch, channels, pixels) of T from channel `first` on to [slice][batch][pixel][kSlice].
-template <typename T>
-__global__ void __launch_bounds__(kSimpleThreads)
-    slice_kernel(const T* input, int batch, int channels, int64_t pixels, int first_slice,
-                 T* sliced) {
-  __shared__ T tile[kSlice][kSlice + 2];
-  const int64_t start = int64_t{blockIdx.x} * kSlice;
-  const int image = blockIdx.y % batch;
-  const int slice = blockIdx.y / batch;
-  const T* from =
-      input + (int64_t{image} * channels + (first_slice + slice) * kSlice) * pixels + start;
-  T* to = sliced + ((int64_t{slice} * batch + image) * pixels + start) * kSlice;
-#pragma unroll
-  for (int i = threadIdx.x; i < kSlice * kSlice; i += kSimpleThreads) {
-    const int p = i % kSlice;
-    if (start + p < pixels) {
-      tile[p][i / kSlice] = from[i / kSlice * pixels + p];
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = threadIdx.x; i < kSlice * kSlice; i += kSimpleThreads) {
-    if (start + i / kSlice < pixels) {
-      to[i] = tile[i / kSlice][i % kSlice];
-    }
-  }
-}
-
-// The way back, from float.
-template <typename T>
-__global__ void __launch_bounds__(kSimpleThreads)
-    unslice_kernel(const float* sliced, int batch, int channels, int64_t pixels, int first_slice,
-                   bool nhwc, T* grad_input) {
-  __shared__ float tile[kSlice][kSlice + 1];
-  const int64_t start = int64_t{blockIdx.x} * kSlice;
-  const int image = blockIdx.y % batch;
-  const int slice = blockIdx.y / batch;
-  const float* from = sliced + ((int64_t{slice} * batch + image) * pixels + start) * kSlice;
-  const int channel = (first_slice + slice) * kSlice;
-  if (nhwc) {
-    T* to = grad_input + (int64_t{image} * pixels + start) * channels + channel;
-#pragma unroll
-    for (int i = threadIdx.x; i < kSlice * kSlice; i += kSimpleThreads) {
-      if (start + i / kSlice < pixels) {
-        to[int64_t{i / kSlice} * channels + i % kSlice] = narrow<T>(from[i]);
-      }
-    }
-    return;
-  }
-  T* to = grad_input + (int64_t{image} * channels + channel) * pixels + start;
-#pragma unroll
-  for (int i = threadIdx.x; i < kSlice * kSlice; i += kSimpleThreads) {
-    if (start + i / kSlice < pixels) {
-      tile[i / kSlice][i % kSlice] = from[i];
-    }
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = threadIdx.x; i < kSlice * kSlice; i += kSimpleThreads) {
-    const int p = i % kSlice;
-    if (start + p < pixels) {
-      to[i / kSlice * pixels + p] = narrow<T>(tile[p][i / kSlice]);
-    }
-  }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kSimpleThreads)
-    narrow_kernel(const float* from, int64_t count, T* to) {
-  const int64_t stride = int64_t{gridDim.x} * kSimpleThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kSimpleThreads + threadIdx.x; i < count; i += stride) {
-    to[i] = narrow<T>(from[i]);
-  }
-}
-
-int64_t align(int64_t bytes) { return divide_up(bytes, 256) * 256; }
-
-// How the work space is divided, in bytes from its start.
-struct Plan {
-  int slices_at_once;
-  int64_t largest;
-  int64_t packed;
-  int64_t offset_sums;
-  int64_t mask_sums;
-  int64_t input;
-  int64_t grad_input;
-  int64_t end;
+// How the input's channels fall into slices: those of an offset group fill whole slices up.
+struct Slices {
+  int batch;
+  int channels;
+  int group_channels;
+  int per_group;
+  int total;
+  int64_t pixels;
+  bool is_nhwc;
 };
 
-Plan make_plan(const DeformConvShape& shape, int64_t element_size, Layout layout) {
-  const int64_t pixels = shape.batch * shape.height * shape.width;
-  const int64_t slices = shape.in_channels / kSlice;
-  const int64_t taps = shape.kernel_h * shape.kernel_w;
-  const int64_t points =
-      shape.batch * shape.offset_groups * taps * shape.out_height * shape.out_width;
-  const bool is_float = element_size == 4;
-  const bool nhwc = layout == Layout::kNhwc;
-  const bool whole = nhwc && is_float;
-  Plan plan;
-  plan.slices_at_once = static_cast<int>(
-      whole ? slices
-            : std::clamp<int64_t>(kMaxAccumulatorBytes / (pixels * kSlice * 4), 1, slices));
-  const int64_t sliced = plan.slices_at_once * pixels * kSlice;
-  int64_t at = 0;
-  const auto take = [&](int64_t bytes) {
-    const int64_t start = at;
-    at += align(bytes);
-    return start;
-  };
-  plan.largest = take(8);
-  plan.packed = take(taps * shape.in_channels * divide_up(shape.out_channels, kDepth) * kDepth *
-                     2 * (is_float ? 2 : 1));
-  plan.offset_sums = take(is_float ? 0 : 2 * points * 4);
-  plan.mask_sums = take(is_float ? 0 : points * 4);
-  plan.input = take(nhwc ? 0 : sliced * element_size);
-  plan.grad_input = take(whole ? 0 : sliced * 4);
-  plan.end = at;
-  return plan;
+__device__ __forceinline__ int first_channel(const Slices& slices, int slice) {
+  return slice / slices.per_group * slices.group_channels + slice % slices.per_group * kSlice;
 }
 
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) {
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+__device__ __forceinline__ int channel_count(const Slices& slices, int slice) {
+  return min(kSlice, slices.group_channels - slice % slices.per_group * kSlice);
+}
+
+// Packs the weight as [slice][tap][step][part][column][output channel of the step], zeros where
+// there is none, swizzled as the products read it. Columns 8i + 2j and 8i + 2j + 1 of the product
+// go to thread j of a row: they are channels 16 (i / 2) + 4j + 2 (i % 2) and the next.
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_weight_kernel(const T* weight, const uint32_t* largest, Slices slices, int out_channels,
+                       int taps, int steps, int64_t count, Operand<T>* packed) {
+  const int64_t stride = int64_t{gridDim.x} * kPackThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kPackThreads + threadIdx.x; i < count; i += stride) {
+    const int k = static_cast<int>(i % kDepth);
+    const int column = static_cast<int>(i / kDepth % kSlice);
+    const int64_t tile = i / (kDepth * kSlice);
+    const int out_channel = static_cast<int>(tile % steps) * kDepth + k;
+    const int tap = static_cast<int>(tile / steps % taps);
+    const int slice = static_cast<int>(tile / steps / taps);
+    const int channel = column / 16 * 16 + column % 8 / 2 * 4 + column / 8 % 2 * 2 + column % 2;
+    T value{};
+    if (out_channel < out_channels && channel < channel_count(slices, slice)) {
+      value =
+          weight[(int64_t{out_channel} * slices.channels + first_channel(slices, slice) + channel) *
+                     taps +
+                 tap];
+    }
+    Operand<T>* const to = packed + tile * kWeightTile<T> + swizzled(column, k / 8) / 2 + k % 8;
+    if constexpr (kParts<T> == 2) {
+      const float scaled = value * scale_to_exponent<kScaleExponent>(largest[1]).scale;
+      to[0] = narrow<Half>(scaled);
+      to[kDepth * kSlice] = narrow<Half>(scaled - widen(to[0]));
+    } else {
+      to[0] = value;
+    }
   }
 }
 
-template <typename T, int kPixels, int kWarpPixels, int kWarpChannels, int kStages, int kMinBlocks>
-void launch(const Arguments<T>& args, Sizes sizes, int slices, cudaStream_t stream) {
-  sizes.tiles_x = static_cast<int>(divide_up(sizes.out_width, kTileWidth));
-  sizes.tiles_y = static_cast<int>(divide_up(sizes.out_height, kPixels / kTileWidth));
-  constexpr int kThreads = (kPixels / kWarpPixels) * (kSlice / kWarpChannels) * 32;
-  const auto kernel =
-      scatter_kernel<T, kPixels, kWarpPixels, kWarpChannels, kStages, kMinBlocks>;
-  const int bytes = static_cast<int>(shared_bytes<T, kPixels, kStages>(sizes.depth_steps));
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-        "deform_conv scatter_kernel");
-  const dim3 grid(static_cast<unsigned int>(int64_t{sizes.batch} * sizes.tiles_x * sizes.tiles_y),
-                  slices);
-  kernel<<<grid, kThreads, bytes, stream>>>(args, sizes);
-  check_launch("deform_conv scatter_kernel");
+constexpr int kTurnPixels = 64;
+
+// Turns 64 pixels of a slice: adds up to `grad_input` the accumulated slice `done` + blockIdx.y /
+// batch, and clears the accumulator, or copies the slice `next` + blockIdx.y / batch of `input`.
+// blockIdx.z is which of the two, or `first_role` more; both buffers start at the given slice.
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    turn_kernel(const T* input, float* accumulator, Slices slices, int first_role, int done,
+                int next, T* sliced, T* grad_input) {
+  __shared__ float tile[kTurnPixels][kSlice + 1];
+  const bool finishes = blockIdx.z + first_role == 0;
+  const int64_t start = int64_t{blockIdx.x} * kTurnPixels;
+  const int count = static_cast<int>(min(int64_t{kTurnPixels}, slices.pixels - start));
+  const int image = blockIdx.y % slices.batch;
+  const int slice = (finishes ? done : next) + blockIdx.y / slices.batch;
+  if (slice >= slices.total) {
+    return;
+  }
+  const int channels = channel_count(slices, slice);
+  const int64_t slice_start =
+      (int64_t{blockIdx.y} / slices.batch * slices.batch + image) * slices.pixels * kSlice +
+      start * kSlice;
+  const int64_t channel_stride = slices.is_nhwc ? 1 : slices.pixels;
+  const int64_t pixel_stride = slices.is_nhwc ? slices.channels : 1;
+  const int64_t tensor_start = int64_t{image} * slices.channels * slices.pixels +
+                               first_channel(slices, slice) * channel_stride + start * pixel_stride;
+  constexpr int kElements = kTurnPixels * kSlice / kPackThreads;
+  if (finishes) {
+    float* const from = accumulator + slice_start;
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const int at = threadIdx.x + i * kPackThreads;
+      if (at / kSlice < count) {
+        tile[at / kSlice][at % kSlice] = from[at];
+        from[at] = 0;
+      }
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const int at = threadIdx.x + i * kPackThreads;
+      const int pixel = slices.is_nhwc ? at / kSlice : at % kTurnPixels;
+      const int channel = slices.is_nhwc ? at % kSlice : at / kTurnPixels;
+      float value = 0;
+      if (pixel < count && channel < channels) {
+        value = widen(input[tensor_start + channel * channel_stride + pixel * pixel_stride]);
+      }
+      tile[pixel][channel] = value;
+    }
+  }
+  __syncthreads();
+  if (finishes) {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const int at = threadIdx.x + i * kPackThreads;
+      const int pixel = slices.is_nhwc ? at / kSlice : at % kTurnPixels;
+      const int channel = slices.is_nhwc ? at % kSlice : at / kTurnPixels;
+      if (pixel < count && channel < channels) {
+        grad_input[tensor_start + channel * channel_stride + pixel * pixel_stride] =
+            narrow<T>(tile[pixel][channel]);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const int at = threadIdx.x + i * kPackThreads;
+      if (at / kSlice < count) {
+        sliced[slice_start + at] = narrow<T>(tile[at / kSlice][at % kSlice]);
+      }
+    }
+  }
 }
+
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    narrow_kernel(const float* sums, int64_t count, T* values) {
+  const int64_t stride = int64_t{gridDim.x} * kPackThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kPackThreads + threadIdx.x; i < count; i += stride) {
+    values[i] = narrow<T>(sums[i]);
+  }
+}
+
+int64_t slice_count(const DeformConvShape& shape) {
+  return shape.offset_groups * divide_up(shape.in_channels / shape.offset_groups, kSlice);
+}
+
+int64_t point_count(const DeformConvShape& shape) {
+  return shape.batch * shape.offset_groups * shape.kernel_h * shape.kernel_w * shape.out_height *
+         shape.out_width;
+}
+
+// Where the parts of the work space start, in bytes.
+struct Workspace {
+  int slices_at_once;
+  int64_t largest;
+  int64_t weight;
+  int64_t input;
+  int64_t grad_input;
+  int64_t grad_offset;  // for half-precision types, whose gradients cannot be added up in place
+  int64_t grad_mask;
+  int64_t size;
+};
+
+Workspace plan_workspace(const DeformConvShape& shape, int64_t element_size) {
+  const bool is_float = element_size == sizeof(float);
+  const int64_t slice_pixels = shape.batch * shape.height * shape.width * kSlice;
+  Workspace workspace{};
+  workspace.slices_at_once = static_cast<int>(std::clamp<int64_t>(
+      std::min(kMostAccumulatorBytes / (slice_pixels * 4), kMostBlocks / shape.batch), 1,
+      slice_count(shape)));
+  const auto take = [&](int64_t bytes) {
+    const int64_t start = workspace.size;
+    workspace.size += align_up(bytes);
+    return start;
+  };
+  workspace.largest = take(2 * sizeof(uint32_t));
+  workspace.weight =
+      take(slice_count(shape) * shape.kernel_h * shape.kernel_w *
+           divide_up(shape.out_channels, kDepth) * kDepth * kSlice * (is_float ? 4 : 2));
+  workspace.input = take(workspace.slices_at_once * slice_pixels * element_size);
+  workspace.grad_input = take(workspace.slices_at_once * slice_pixels * 4);
+  workspace.grad_offset = take(is_float ? 0 : 2 * point_count(shape) * 4);
+  workspace.grad_mask = take(is_float ? 0 : point_count(shape) * 4);
+  return workspace;
+}
+
+void check_status(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) {
+    throw std::runtime_error(std::string(what) + " failed: " + cudaGetErrorString(status));
+  }
+}
+
+template <typename T, int kPixels, int kWarpChannels, int kStages, int kMinBlocks>
+struct ScatterKernel {
+  static constexpr int kThreads = kPixels / 16 * (kSlice / kWarpChannels) * 32;
+
+  static int64_t shared_bytes(int steps) {
+    return 2 * (kStages * kWeightTile<T> + int64_t{kParts<T>} * steps * kDepth * (kPixels + 8));
+  }
+
+  // Steps of the product that a launch can do: the gradient of a tile stays in shared memory.
+  static int most_steps() {
+    const int64_t available = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    return static_cast<int>((available - shared_bytes(0)) / (shared_bytes(1) - shared_bytes(0)));
+  }
+
+  static void launch(const T* grad_output, const T* input, const T* offset, const T* mask,
+                     const Operand<T>* weight, const uint32_t* largest, Arguments arguments,
+                     int64_t batch, int slices, float* grad_input, float* grad_offset,
+                     float* grad_mask, cudaStream_t stream) {
+    const auto kernel = scatter_kernel<T, kPixels, kWarpChannels, kStages, kMinBlocks>;
+    arguments.tiles_x = static_cast<int>(divide_up(arguments.out_width, kTileWidth));
+    arguments.tiles_y = static_cast<int>(divide_up(arguments.out_height, kPixels / kTileWidth));
+    const int most = most_steps();
+    const dim3 grid(static_cast<unsigned int>(batch * arguments.tiles_x * arguments.tiles_y),
+                    static_cast<unsigned int>(slices));
+    // All that is added up is linear in grad_output: its channels may come in several launches.
+    for (int first = 0; first < arguments.weight_steps; first += most) {
+      arguments.first_step = first;
+      arguments.steps = std::min(most, arguments.weight_steps - first);
+      const int bytes = static_cast<int>(shared_bytes(arguments.steps));
+      check_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                   "reserving shared memory for deform_conv scatter_kernel");
+      kernel<<<grid, kThreads, bytes, stream>>>(grad_output, input, offset, mask, weight, largest,
+                                                arguments, grad_input, grad_offset, grad_mask);
+      check_launch("deform_conv scatter_kernel");
+    }
+  }
+};
 
 }  // namespace deform_conv_backward_data
 
@@ -628,7 +706,7 @@ bool deform_conv_fused_backward_data_supports(const DeformConvShape& shape, int6
 
 int64_t deform_conv_fused_backward_data_workspace(const DeformConvShape& shape,
                                                   int64_t element_size, Layout layout) {
-  return deform_conv_backward_data::make_plan(shape, element_size, layout).end;
+  return deform_conv_backward_data::plan_workspace(shape, element_size).size;
 }
 
 template <typename T>
@@ -637,158 +715,175 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
                                      Layout layout, void* workspace, T* grad_input, T* grad_offset,
                                      T* grad_mask, void* stream) {
   using namespace deform_conv_backward_data;
+  constexpr bool kIsFloat = std::is_same_v<T, float>;
   const auto queue = static_cast<cudaStream_t>(stream);
-  constexpr bool kFloat = std::is_same_v<T, float>;
-  const Plan plan = make_plan(shape, sizeof(T), layout);
+  const Workspace plan = plan_workspace(shape, sizeof(T));
   char* const base = static_cast<char*>(workspace);
-  const int64_t pixels = shape.height * shape.width;
-  const int64_t all_pixels = shape.batch * pixels;
-  const int slices = static_cast<int>(shape.in_channels / kSlice);
-  const int taps = static_cast<int>(shape.kernel_h * shape.kernel_w);
-  const int64_t points =
-      shape.batch * shape.offset_groups * taps * shape.out_height * shape.out_width;
-  const bool nhwc = layout == Layout::kNhwc;
-
-  Sizes sizes;
-  sizes.batch = shape.batch;
-  sizes.channels = shape.in_channels;
-  sizes.height = shape.height;
-  sizes.width = shape.width;
-  sizes.out_channels = shape.out_channels;
-  sizes.out_height = shape.out_height;
-  sizes.out_width = shape.out_width;
-  sizes.kernel_w = shape.kernel_w;
-  sizes.taps = taps;
-  sizes.stride_h = shape.stride_h;
-  sizes.stride_w = shape.stride_w;
-  sizes.pad_h = shape.pad_h;
-  sizes.pad_w = shape.pad_w;
-  sizes.dilation_h = shape.dilation_h;
-  sizes.dilation_w = shape.dilation_w;
-  sizes.offset_groups = shape.offset_groups;
-  sizes.slices_per_group = shape.in_channels / shape.offset_groups / kSlice;
-  sizes.depth_steps = divide_up(shape.out_channels, kDepth);
-
   auto* const largest = reinterpret_cast<uint32_t*>(base + plan.largest);
-  auto* const packed = reinterpret_cast<Operand<T>*>(base + plan.packed);
-  if constexpr (kFloat) {
-    check(cudaMemsetAsync(largest, 0, 8, queue), "deform_conv memset");
-    const int64_t outputs =
-        shape.batch * shape.out_channels * shape.out_height * shape.out_width;
-    largest_kernel<<<std::min(grid_for(outputs, kSimpleThreads * 16), 1024u), kSimpleThreads, 0, queue>>>(
-        grad_output, outputs, largest);
-    const int64_t weights = shape.out_channels * shape.in_channels * taps;
-    largest_kernel<<<std::min(grid_for(weights, kSimpleThreads * 4), 1024u), kSimpleThreads, 0, queue>>>(
-        weight, weights, largest + 1);
+  auto* const packed_weight = reinterpret_cast<Operand<T>*>(base + plan.weight);
+  auto* const sliced_input = reinterpret_cast<T*>(base + plan.input);
+  auto* const accumulator = reinterpret_cast<float*>(base + plan.grad_input);
+
+  const bool is_nhwc = layout == Layout::kNhwc;
+  const int64_t out_pixels = shape.out_height * shape.out_width;
+  const int64_t points = point_count(shape);
+  const int slice_total = static_cast<int>(slice_count(shape));
+  const int group_channels = static_cast<int>(shape.in_channels / shape.offset_groups);
+  const Slices slices{static_cast<int>(shape.batch),
+                      static_cast<int>(shape.in_channels),
+                      group_channels,
+                      static_cast<int>(divide_up(group_channels, kSlice)),
+                      slice_total,
+                      shape.height * shape.width,
+                      is_nhwc};
+  Arguments arguments{};
+  arguments.sampling = sampling_shape(shape);
+  arguments.out_channels = static_cast<int>(shape.out_channels);
+  arguments.out_height = static_cast<int>(shape.out_height);
+  arguments.out_width = static_cast<int>(shape.out_width);
+  arguments.image_stride = shape.out_channels * out_pixels;
+  arguments.channel_stride = is_nhwc ? 1 : out_pixels;
+  arguments.pixel_stride = is_nhwc ? shape.out_channels : 1;
+  arguments.slices_per_group = slices.per_group;
+  arguments.weight_steps = static_cast<int>(divide_up(shape.out_channels, kDepth));
+
+  if constexpr (kIsFloat) {
+    check_status(cudaMemsetAsync(largest, 0, 2 * sizeof(uint32_t), queue), "clearing memory");
+    const int64_t outputs = shape.batch * shape.out_channels * out_pixels;
+    const int64_t weights =
+        shape.out_channels * shape.in_channels * shape.kernel_h * shape.kernel_w;
+    const dim3 grid(std::min(grid_for(std::max(outputs, weights), 16 * kPackThreads), 1024u), 2);
+    largest_kernel<<<grid, kPackThreads, 0, queue>>>(grad_output, outputs, weight, weights,
+                                                     largest);
     check_launch("deform_conv largest_kernel");
   }
-  pack_kernel<T><<<grid_for(int64_t{taps} * shape.in_channels * sizes.depth_steps * kDepth,
-                            kSimpleThreads),
-                   kSimpleThreads, 0, queue>>>(weight, largest + 1, sizes.channels,
-                                               sizes.out_channels, taps, sizes.depth_steps, packed);
-  check_launch("deform_conv pack_kernel");
+  const int64_t packed_count =
+      int64_t{slice_total} * arguments.sampling.taps * arguments.weight_steps * kDepth * kSlice;
+  pack_weight_kernel<T><<<grid_for(packed_count, kPackThreads), kPackThreads, 0, queue>>>(
+      weight, largest, slices, arguments.out_channels, arguments.sampling.taps,
+      arguments.weight_steps, packed_count, packed_weight);
+  check_launch("deform_conv pack_weight_kernel");
 
-  Arguments<T> args;
-  args.grad_output = grad_output;
-  args.nhwc = nhwc;
-  args.offset = offset;
-  args.mask = mask;
-  args.weight = packed;
-  args.largest = largest;
-  if constexpr (kFloat) {
-    args.grad_offset = grad_offset;
-    args.grad_mask = grad_mask;
+  float* offset_sums = nullptr;
+  float* mask_sums = nullptr;
+  if constexpr (kIsFloat) {
+    offset_sums = grad_offset;
+    mask_sums = grad_mask;
   } else {
-    args.grad_offset =
-        grad_offset == nullptr ? nullptr : reinterpret_cast<float*>(base + plan.offset_sums);
-    args.grad_mask =
-        grad_mask == nullptr ? nullptr : reinterpret_cast<float*>(base + plan.mask_sums);
+    if (grad_offset != nullptr) {
+      offset_sums = reinterpret_cast<float*>(base + plan.grad_offset);
+    }
+    if (grad_mask != nullptr) {
+      mask_sums = reinterpret_cast<float*>(base + plan.grad_mask);
+    }
   }
-  if (args.grad_offset != nullptr) {
-    check(cudaMemsetAsync(args.grad_offset, 0, 2 * points * 4, queue), "deform_conv memset");
+  if (offset_sums != nullptr) {
+    check_status(cudaMemsetAsync(offset_sums, 0, 2 * points * sizeof(float), queue),
+                 "clearing memory");
   }
-  if (args.grad_mask != nullptr) {
-    check(cudaMemsetAsync(args.grad_mask, 0, points * 4, queue), "deform_conv memset");
+  if (mask_sums != nullptr) {
+    check_status(cudaMemsetAsync(mask_sums, 0, points * sizeof(float), queue), "clearing memory");
+  }
+  if (grad_input != nullptr) {
+    check_status(
+        cudaMemsetAsync(accumulator, 0,
+                        plan.slices_at_once * shape.batch * slices.pixels * kSlice * sizeof(float),
+                        queue),
+        "clearing memory");
   }
 
-  const bool direct = kFloat && nhwc;
-  args.input_pixel_stride = nhwc ? sizes.channels : kSlice;
-  args.input_slice_stride = nhwc ? kSlice : all_pixels * kSlice;
-  args.grad_pixel_stride = direct ? sizes.channels : kSlice;
-  args.grad_slice_stride = direct ? kSlice : all_pixels * kSlice;
-  for (int first = 0; first < slices; first += plan.slices_at_once) {
-    const int count = std::min(plan.slices_at_once, slices - first);
-    const dim3 turn_grid(static_cast<unsigned int>(divide_up(pixels, kSlice)),
-                         static_cast<unsigned int>(shape.batch * count));
-    args.first_slice = first;
-    args.grad_input = nullptr;
-    if (grad_input != nullptr) {
-      args.grad_input = reinterpret_cast<float*>(base + plan.grad_input);
-      if constexpr (kFloat) {
-        if (direct) {
-          args.grad_input = grad_input;
-        }
-      }
-      check(cudaMemsetAsync(args.grad_input, 0, count * all_pixels * kSlice * 4, queue),
-            "deform_conv memset");
+  const bool need_samples = grad_offset != nullptr || grad_mask != nullptr;
+  // Between two launches of the scattering, what it added up goes out and its next input comes in.
+  const auto turn = [&](int done, int next) {
+    const bool finishes = grad_input != nullptr && done >= 0;
+    const bool copies = need_samples && next < slice_total;
+    if (!finishes && !copies) {
+      return;
     }
-    if (nhwc) {
-      args.input = input + first * kSlice;
-    } else {
-      args.input = reinterpret_cast<T*>(base + plan.input);
-      if (args.grad_offset != nullptr || args.grad_mask != nullptr) {
-        slice_kernel<T><<<turn_grid, kSimpleThreads, 0, queue>>>(
-            input, sizes.batch, sizes.channels, pixels, first,
-            reinterpret_cast<T*>(base + plan.input));
-        check_launch("deform_conv slice_kernel");
-      }
-    }
+    const int finishing = finishes ? std::min(plan.slices_at_once, slice_total - done) : 0;
+    const int copying = copies ? std::min(plan.slices_at_once, slice_total - next) : 0;
+    const dim3 grid(static_cast<unsigned int>(divide_up(slices.pixels, kTurnPixels)),
+                    static_cast<unsigned int>(shape.batch * std::max(finishing, copying)),
+                    finishes && copies ? 2 : 1);
+    turn_kernel<T><<<grid, kPackThreads, 0, queue>>>(input, accumulator, slices, finishes ? 0 : 1,
+                                                     done, next, sliced_input, grad_input);
+    check_launch("deform_conv turn_kernel");
+  };
+  turn(-1, 0);
+  for (int first = 0; first < slice_total; first += plan.slices_at_once) {
+    const int count = std::min(plan.slices_at_once, slice_total - first);
+    arguments.first_slice = first;
+    const auto scatter = [&](auto kernel) {
+      decltype(kernel)::launch(
+          grad_output, sliced_input, offset, mask, packed_weight, largest, arguments, shape.batch,
+          count, grad_input == nullptr ? nullptr : accumulator, offset_sums, mask_sums, queue);
+    };
 #ifdef DCN_TUNE
-    if constexpr (kFloat) {
+    if constexpr (kIsFloat) {
       switch (dcn_variant) {
-        case 0: launch<T, 128, 16, 32, 3, 1>(args, sizes, count, queue); break;
-        case 1: launch<T, 128, 32, 32, 3, 1>(args, sizes, count, queue); break;
-        case 2: launch<T, 64, 16, 32, 2, 2>(args, sizes, count, queue); break;
-        case 3: launch<T, 64, 16, 64, 2, 2>(args, sizes, count, queue); break;
-        case 4: launch<T, 64, 16, 16, 2, 2>(args, sizes, count, queue); break;
-        case 5: launch<T, 32, 16, 32, 2, 3>(args, sizes, count, queue); break;
+        case 0:
+          scatter(ScatterKernel<T, 64, 32, 2, 2>{});
+          break;
+        case 1:
+          scatter(ScatterKernel<T, 64, 64, 2, 2>{});
+          break;
+        case 2:
+          scatter(ScatterKernel<T, 32, 32, 2, 3>{});
+          break;
+        case 3:
+          scatter(ScatterKernel<T, 128, 32, 3, 1>{});
+          break;
+        case 4:
+          scatter(ScatterKernel<T, 32, 64, 2, 3>{});
+          break;
       }
     } else {
       switch (dcn_variant) {
-        case 0: launch<T, 128, 16, 64, 3, 2>(args, sizes, count, queue); break;
-        case 1: launch<T, 128, 32, 32, 3, 2>(args, sizes, count, queue); break;
-        case 2: launch<T, 128, 32, 64, 3, 2>(args, sizes, count, queue); break;
-        case 3: launch<T, 64, 16, 64, 3, 3>(args, sizes, count, queue); break;
-        case 4: launch<T, 64, 16, 32, 2, 4>(args, sizes, count, queue); break;
-        case 5: launch<T, 64, 16, 32, 3, 3>(args, sizes, count, queue); break;
+        case 0:
+          scatter(ScatterKernel<T, 64, 64, 2, 4>{});
+          break;
+        case 1:
+          scatter(ScatterKernel<T, 64, 32, 2, 2>{});
+          break;
+        case 2:
+          scatter(ScatterKernel<T, 64, 64, 3, 3>{});
+          break;
+        case 3:
+          scatter(ScatterKernel<T, 128, 64, 3, 2>{});
+          break;
+        case 4:
+          scatter(ScatterKernel<T, 128, 64, 5, 2>{});
+          break;
       }
     }
 #else
-    launch<T, 64, 16, 32, 2, 2>(args, sizes, count, queue);
-#endif
-    if (grad_input != nullptr && !direct) {
-      unslice_kernel<T><<<turn_grid, kSimpleThreads, 0, queue>>>(
-          args.grad_input, sizes.batch, sizes.channels, pixels, first, nhwc, grad_input);
-      check_launch("deform_conv unslice_kernel");
+    if constexpr (kIsFloat) {
+      scatter(ScatterKernel<T, 64, 32, 2, 2>{});
+    } else {
+      scatter(ScatterKernel<T, 64, 64, 2, 4>{});
     }
+#endif
+    turn(first, first + plan.slices_at_once);
   }
-  if constexpr (!kFloat) {
+
+  if constexpr (!kIsFloat) {
     if (grad_offset != nullptr) {
-      narrow_kernel<T><<<grid_for(2 * points, kSimpleThreads), kSimpleThreads, 0, queue>>>(
-          args.grad_offset, 2 * points, grad_offset);
+      narrow_kernel<T><<<grid_for(2 * points, kPackThreads), kPackThreads, 0, queue>>>(
+          offset_sums, 2 * points, grad_offset);
+      check_launch("deform_conv narrow_kernel");
     }
     if (grad_mask != nullptr) {
-      narrow_kernel<T><<<grid_for(points, kSimpleThreads), kSimpleThreads, 0, queue>>>(
-          args.grad_mask, points, grad_mask);
+      narrow_kernel<T><<<grid_for(points, kPackThreads), kPackThreads, 0, queue>>>(
+          mask_sums, points, grad_mask);
+      check_launch("deform_conv narrow_kernel");
     }
-    check_launch("deform_conv narrow_kernel");
   }
 }
 
 #define DETECTRON2_INSTANTIATE(T)                                                            \
-  template void deform_conv_fused_backward_data<T>(                                          \
-      const T*, const T*, const T*, const T*, const T*, const DeformConvShape&, Layout, void*, \
-      T*, T*, T*, void*);
+  template void deform_conv_fused_backward_data<T>(const T*, const T*, const T*, const T*,   \
+                                                   const T*, const DeformConvShape&, Layout, \
+                                                   void*, T*, T*, T*, void*);
 DETECTRON2_INSTANTIATE(float)
 DETECTRON2_INSTANTIATE(Half)
 DETECTRON2_INSTANTIATE(BFloat16)
