@@ -176,34 +176,26 @@ DeformConvResults deform_conv_backward(const Tensor& grad_output, const Tensor& 
   check_grad_output(op, shape, input, grad_output);
   const DeviceGuard guard(input.get_device_index());
   const ScalarType dtype = input.scalar_type();
-  const bool fused = takes_fused(shape, input, offset);
-  const bool fused_data =
-      fused && need_data_gradients &&
-      deform_conv_fused_backward_data_supports(shape, static_cast<int64_t>(input.element_size()));
-  const bool fused_weight = fused && need_weight_gradient;
-  const bool general_data = need_data_gradients && !fused_data;
-  const bool general_weight = need_weight_gradient && !fused_weight;
-
-  DeformConvGradients gradients = no_gradients(input);
-  if (general_data || general_weight) {
-    const DeformConvSamples samples = deform_conv_samples(input, offset, mask, dtype);
-    gradients = convolve_backward(
-        contiguous_as(grad_output, dtype), samples, weight, shape, general_data, general_weight,
-        [&](PixelRange range, const Tensor& columns) { sample(shape, samples, range, columns); },
-        [&](PixelRange range, const Tensor& grad_columns, const DeformConvGradients& into) {
-          spread(shape, samples, range, grad_columns, into);
-        });
-  }
-  if (fused_data || fused_weight) {
+  if (takes_fused(shape, input, offset)) {
     const FusedSamples samples(input, offset, mask);
     const Tensor grad = in_format(grad_output, dtype, samples.format);
-    if (fused_data) {
+    DeformConvGradients gradients = no_gradients(input);
+    if (need_data_gradients) {
       fused_data_gradients(grad, samples, weight, shape, gradients);
     }
-    if (fused_weight) {
+    if (need_weight_gradient) {
       gradients.weight = fused_weight_gradient(grad, samples, shape);
     }
+    return as_given(gradients, input, offset, mask);
   }
+  const DeformConvSamples samples = deform_conv_samples(input, offset, mask, dtype);
+  const DeformConvGradients gradients = convolve_backward(
+      contiguous_as(grad_output, dtype), samples, weight, shape, need_data_gradients,
+      need_weight_gradient,
+      [&](PixelRange range, const Tensor& columns) { sample(shape, samples, range, columns); },
+      [&](PixelRange range, const Tensor& grad_columns, const DeformConvGradients& into) {
+        spread(shape, samples, range, grad_columns, into);
+      });
   return as_given(gradients, input, offset, mask);
 }
 

@@ -44,9 +44,6 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
                                        const T* mask, const DeformConvShape& shape, Layout layout,
                                        void* workspace, T* grad_weight, void* stream);
 
-// Whether, beyond deform_conv_fused_supports, the shape can take the gradients of the data below.
-bool deform_conv_fused_backward_data_supports(const DeformConvShape& shape, int64_t element_size);
-
 // Bytes of work space that the gradients of the data need, besides their tensors.
 int64_t deform_conv_fused_backward_data_workspace(const DeformConvShape& shape,
                                                   int64_t element_size, Layout layout);

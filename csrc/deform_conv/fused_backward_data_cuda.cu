@@ -692,18 +692,6 @@ struct ScatterKernel {
 int dcn_variant = 0;
 #endif
 
-bool deform_conv_fused_backward_data_supports(const DeformConvShape& shape, int64_t element_size) {
-  using namespace deform_conv_backward_data;
-  const int depth_steps = static_cast<int>(divide_up(shape.out_channels, kDepth));
-  const int64_t bytes = element_size == 4 ? shared_bytes<float, 64, 2>(depth_steps)
-                                          : shared_bytes<Half, 64, 2>(depth_steps);
-  int device = 0;
-  int limit = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return shape.in_channels / shape.offset_groups % kSlice == 0 && bytes <= limit;
-}
-
 int64_t deform_conv_fused_backward_data_workspace(const DeformConvShape& shape,
                                                   int64_t element_size, Layout layout) {
   return deform_conv_backward_data::plan_workspace(shape, element_size).size;
