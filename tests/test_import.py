@@ -13,7 +13,9 @@ PUBLIC_NAMES = {
         "BatchNorm2d",
         "Conv2d",
         "ConvTranspose2d",
+        "DeformConv",
         "Linear",
+        "ModulatedDeformConv",
         "ROIAlign",
         "ROIAlignRotated",
         "ShapeSpec",
@@ -21,6 +23,7 @@ PUBLIC_NAMES = {
         "batched_nms_rotated",
         "cat",
         "cross_entropy",
+        "deform_conv",
         "empty_input_loss_func_wrapper",
         "interpolate",
         "move_device_like",
@@ -34,6 +37,14 @@ PUBLIC_NAMES = {
         "shape_spec",
         "shapes_to_tensor",
         "wrappers",
+    ],
+    "detectron2.layers.deform_conv": [
+        "DeformConv",
+        "ModulatedDeformConv",
+        "create_dummy_class",
+        "create_dummy_func",
+        "deform_conv",
+        "modulated_deform_conv",
     ],
     "detectron2.layers.nms": [
         "batched_nms",
@@ -79,6 +90,16 @@ PUBLIC_NAMES = {
 
 # Parameters in order, with "=" after those that have a default and "*" before keyword-only ones.
 SIGNATURES = {
+    "detectron2.layers.DeformConv": (
+        "in_channels out_channels kernel_size stride= padding= dilation= groups= "
+        "deformable_groups= bias= norm= activation="
+    ),
+    "detectron2.layers.DeformConv.forward": "self x offset",
+    "detectron2.layers.ModulatedDeformConv": (
+        "in_channels out_channels kernel_size stride= padding= dilation= groups= "
+        "deformable_groups= bias= norm= activation="
+    ),
+    "detectron2.layers.ModulatedDeformConv.forward": "self x offset mask",
     "detectron2.layers.ROIAlign": "output_size spatial_scale sampling_ratio aligned=",
     "detectron2.layers.ROIAlignRotated": "output_size spatial_scale sampling_ratio",
     "detectron2.layers.ShapeSpec": "channels= height= width= stride=",
