@@ -21,6 +21,9 @@ __all__ = [
 ]
 
 
+_Size = int | tuple[int, int]  # one for both sides, or (rows, columns)
+
+
 def _check_sizes(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -44,9 +47,9 @@ def deform_conv(
     input: torch.Tensor,
     offset: torch.Tensor,
     weight: torch.Tensor,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: _Size = 1,
+    padding: _Size = 0,
+    dilation: _Size = 1,
     groups: int = 1,
     deformable_groups: int = 1,
     im2col_step: int = 64,
@@ -91,9 +94,9 @@ def modulated_deform_conv(
     mask: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: _Size = 1,
+    padding: _Size = 0,
+    dilation: _Size = 1,
     groups: int = 1,
     deformable_groups: int = 1,
 ) -> torch.Tensor:
@@ -127,21 +130,55 @@ def modulated_deform_conv(
     )
 
 
-def _check_channels(
-    in_channels: int, out_channels: int, groups: int, deformable_groups: int
-) -> None:
-    for name, channels, divisor_name, divisor in (
-        ("in_channels", in_channels, "groups", groups),
-        ("out_channels", out_channels, "groups", groups),
-        ("in_channels", in_channels, "deformable_groups", deformable_groups),
-    ):
-        if channels % divisor != 0:
-            raise ValueError(
-                f"{name} must be divisible by {divisor_name}, got {channels} and {divisor}"
-            )
+class _DeformableConv(nn.Module):
+    """What both versions share: the parameters, and what follows the convolution."""
+
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        kernel_size: _Size,
+        placing: tuple[_Size, _Size, _Size],
+        groups: tuple[int, int],
+        bias: bool,
+        norm: nn.Module | None,
+        activation: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = channels
+        self.groups, self.deformable_groups = groups
+        for name, count, divisor_name, divisor in (
+            ("in_channels", self.in_channels, "groups", self.groups),
+            ("out_channels", self.out_channels, "groups", self.groups),
+            ("in_channels", self.in_channels, "deformable_groups", self.deformable_groups),
+        ):
+            if count % divisor != 0:
+                raise ValueError(
+                    f"{name} must be divisible by {divisor_name}, got {count} and {divisor}"
+                )
+        self.kernel_size = _pair(kernel_size)
+        self.stride, self.padding, self.dilation = placing
+        weight_size = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(weight_size))
+        self.bias = nn.Parameter(torch.zeros(self.out_channels)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+        self.norm = norm
+        self.activation = activation
+
+    def _normalise_and_activate(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] == 0:  # some norms cannot
+            return x
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
+
+    def extra_repr(self) -> str:
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
+        names = (*names, "groups", "deformable_groups")
+        values = [f"{name}={getattr(self, name)}" for name in names]
+        return ", ".join([*values, f"bias={self.bias is not None}"])
 
 
-class DeformConv(nn.Module):
+class DeformConv(_DeformableConv):
     """:func:`deform_conv` as a module, then optionally normalisation and activation.
 
     Args:
@@ -165,35 +202,27 @@ class DeformConv(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: _Size,
+        stride: _Size = 1,
+        padding: _Size = 0,
+        dilation: _Size = 1,
         groups: int = 1,
         deformable_groups: int = 1,
         bias: bool = False,
         norm: nn.Module | None = None,
         activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        super().__init__()
         if bias:
             raise ValueError("DeformConv has no bias, got bias=True")
-        _check_channels(in_channels, out_channels, groups, deformable_groups)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.padding = _pair(padding)
-        self.dilation = _pair(dilation)
-        self.groups = groups
-        self.deformable_groups = deformable_groups
-        self.norm = norm
-        self.activation = activation
-        self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels // groups, *self.kernel_size)
+        super().__init__(
+            (in_channels, out_channels),
+            kernel_size,
+            (_pair(stride), _pair(padding), _pair(dilation)),
+            (groups, deformable_groups),
+            False,
+            norm,
+            activation,
         )
-        self.bias = None
-        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
 
     def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """Convolve ``x`` ``(N, C, H, W)`` as `deform_conv` does; an empty batch is not normalised.
@@ -201,23 +230,12 @@ class DeformConv(nn.Module):
         Raises:
             ValueError: as `deform_conv`.
         """
-        x = deform_conv(
-            x,
-            offset,
-            self.weight,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.deformable_groups,
-        )
-        return _normalise_and_activate(x, self.norm, self.activation)
-
-    def extra_repr(self) -> str:
-        return _describe(self, with_bias=False)
+        placing = (self.stride, self.padding, self.dilation)
+        x = deform_conv(x, offset, self.weight, *placing, self.groups, self.deformable_groups)
+        return self._normalise_and_activate(x)
 
 
-class ModulatedDeformConv(nn.Module):
+class ModulatedDeformConv(_DeformableConv):
     """:func:`modulated_deform_conv` as a module, then optionally normalisation and activation.
 
     Args:
@@ -241,34 +259,27 @@ class ModulatedDeformConv(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: _Size,
+        stride: _Size = 1,
+        padding: _Size = 0,
+        dilation: _Size = 1,
         groups: int = 1,
         deformable_groups: int = 1,
         bias: bool = True,
         norm: nn.Module | None = None,
         activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        super().__init__()
-        _check_channels(in_channels, out_channels, groups, deformable_groups)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size)
-        self.stride = stride
-        self.padding = padding
-        self.dilation = dilation
-        self.groups = groups
-        self.deformable_groups = deformable_groups
-        self.with_bias = bias
-        self.norm = norm
-        self.activation = activation
-        self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels // groups, *self.kernel_size)
+        # Unlike DeformConv's, stride, padding and dilation stay as they were given.
+        super().__init__(
+            (in_channels, out_channels),
+            kernel_size,
+            (stride, padding, dilation),
+            (groups, deformable_groups),
+            bias,
+            norm,
+            activation,
         )
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+        self.with_bias = bias
 
     def forward(self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Convolve ``x`` ``(N, C, H, W)`` as `modulated_deform_conv` does; an empty batch is not
@@ -277,39 +288,7 @@ class ModulatedDeformConv(nn.Module):
         Raises:
             ValueError: as `deform_conv`.
         """
-        x = modulated_deform_conv(
-            x,
-            offset,
-            mask,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.deformable_groups,
-        )
-        return _normalise_and_activate(x, self.norm, self.activation)
-
-    def extra_repr(self) -> str:
-        return _describe(self, with_bias=self.with_bias)
-
-
-def _normalise_and_activate(
-    x: torch.Tensor,
-    norm: nn.Module | None,
-    activation: Callable[[torch.Tensor], torch.Tensor] | None,
-) -> torch.Tensor:
-    if x.shape[0] == 0:
-        return x
-    if norm is not None:
-        x = norm(x)
-    if activation is not None:
-        x = activation(x)
-    return x
-
-
-def _describe(conv: DeformConv | ModulatedDeformConv, with_bias: bool) -> str:
-    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
-    values = [f"{name}={getattr(conv, name)}" for name in (*names, "groups", "deformable_groups")]
-    return ", ".join([*values, f"bias={with_bias}"])
+        placing = (self.stride, self.padding, self.dilation)
+        groups = (self.groups, self.deformable_groups)
+        x = modulated_deform_conv(x, offset, mask, self.weight, self.bias, *placing, *groups)
+        return self._normalise_and_activate(x)
