@@ -37,8 +37,8 @@ void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, c
 int64_t deform_conv_fused_backward_weight_workspace(const DeformConvShape& shape,
                                                     int64_t element_size, Layout layout);
 
-// grad_weight, written whole; the same bits on every run. `mask` may be null; `grad_output` and
-// `input` are in `layout`.
+// grad_weight, written whole, by adding with atomics in no fixed order. `mask` may be null;
+// `grad_output` and `input` are in `layout`.
 template <typename T>
 void deform_conv_fused_backward_weight(const T* grad_output, const T* input, const T* offset,
                                        const T* mask, const DeformConvShape& shape, Layout layout,

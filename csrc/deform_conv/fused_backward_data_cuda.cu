@@ -516,74 +516,100 @@ __global__ void __launch_bounds__(kPackThreads)
   }
 }
 
+// Four neighbouring channels as they lie in memory.
+template <typename T>
+__device__ __forceinline__ typename FourChannels<T>::Bits narrow_four(const float* values) {
+  if constexpr (std::is_same_v<T, float>) {
+    return {values[0], values[1], values[2], values[3]};
+  } else {
+    return {pack<T>(values[0], values[1]), pack<T>(values[2], values[3])};
+  }
+}
+
 constexpr int kTurnPixels = 64;
 
-// Turns 64 pixels of a slice: adds up to `grad_input` the accumulated slice `done` + blockIdx.y /
-// batch, and clears the accumulator, or copies the slice `next` + blockIdx.y / batch of `input`.
-// blockIdx.z is which of the two, or `first_role` more; both buffers start at the given slice.
+// Turns 64 pixels of a slice: writes the accumulated slice `done` + blockIdx.y / batch to
+// `grad_input` and clears it, or copies the slice `next` + blockIdx.y / batch of `input`. Which of
+// the two is blockIdx.z + first_role.
 template <typename T>
 __global__ void __launch_bounds__(kPackThreads)
     turn_kernel(const T* input, float* accumulator, Slices slices, int first_role, int done,
                 int next, T* sliced, T* grad_input) {
+  using Bits = typename FourChannels<T>::Bits;
+  constexpr int kVectors = kSlice / 4;
+  constexpr int kVectorPass = kPackThreads / kVectors;  // pixels
+  constexpr int kPass = kPackThreads / kSlice;          // pixels or channels
+  static_assert(kTurnPixels == kSlice);
   __shared__ float tile[kTurnPixels][kSlice + 1];
   const bool finishes = blockIdx.z + first_role == 0;
-  const int64_t start = int64_t{blockIdx.x} * kTurnPixels;
-  const int count = static_cast<int>(min(int64_t{kTurnPixels}, slices.pixels - start));
-  const int image = blockIdx.y % slices.batch;
-  const int slice = (finishes ? done : next) + blockIdx.y / slices.batch;
+  const int place = blockIdx.y / slices.batch;
+  const int image = blockIdx.y - place * slices.batch;
+  const int slice = (finishes ? done : next) + place;
   if (slice >= slices.total) {
     return;
   }
+  const int64_t start = int64_t{blockIdx.x} * kTurnPixels;
+  const int pixels = static_cast<int>(min(int64_t{kTurnPixels}, slices.pixels - start));
   const int channels = channel_count(slices, slice);
-  const int64_t slice_start =
-      (int64_t{blockIdx.y} / slices.batch * slices.batch + image) * slices.pixels * kSlice +
-      start * kSlice;
+
+  // Elements of the tensor, neighbouring threads at neighbours in memory.
+  const int line = threadIdx.x % kSlice;
+  const int pass = threadIdx.x / kSlice;
+  const int pixel = slices.is_nhwc ? pass : line;
+  const int channel = slices.is_nhwc ? line : pass;
+  const int pixel_pass = slices.is_nhwc ? kPass : 0;
+  const int channel_pass = slices.is_nhwc ? 0 : kPass;
   const int64_t channel_stride = slices.is_nhwc ? 1 : slices.pixels;
   const int64_t pixel_stride = slices.is_nhwc ? slices.channels : 1;
-  const int64_t tensor_start = int64_t{image} * slices.channels * slices.pixels +
-                               first_channel(slices, slice) * channel_stride + start * pixel_stride;
-  constexpr int kElements = kTurnPixels * kSlice / kPackThreads;
+  const int64_t element = int64_t{image} * slices.channels * slices.pixels +
+                          (first_channel(slices, slice) + channel) * channel_stride +
+                          (start + pixel) * pixel_stride;
+  const int64_t element_pass = pixel_pass * pixel_stride + channel_pass * channel_stride;
+
+  // Vectors of four channels of the slice.
+  const int vector_pixel = threadIdx.x / kVectors;
+  const int vector_channel = threadIdx.x % kVectors * 4;
+  const int64_t vector =
+      (blockIdx.y * slices.pixels + start + vector_pixel) * kSlice + vector_channel;
+
   if (finishes) {
-    float* const from = accumulator + slice_start;
+    float4* const from = reinterpret_cast<float4*>(accumulator + vector);
 #pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-      const int at = threadIdx.x + i * kPackThreads;
-      if (at / kSlice < count) {
-        tile[at / kSlice][at % kSlice] = from[at];
-        from[at] = 0;
+    for (int i = 0; i < kTurnPixels / kVectorPass; ++i) {
+      const int row = vector_pixel + i * kVectorPass;
+      if (row < pixels) {
+        const float4 sums = from[i * kVectorPass * kVectors];
+        from[i * kVectorPass * kVectors] = {0, 0, 0, 0};
+        tile[row][vector_channel] = sums.x;
+        tile[row][vector_channel + 1] = sums.y;
+        tile[row][vector_channel + 2] = sums.z;
+        tile[row][vector_channel + 3] = sums.w;
+      }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kTurnPixels / kPass; ++i) {
+      if (pixel + i * pixel_pass < pixels && channel + i * channel_pass < channels) {
+        grad_input[element + i * element_pass] =
+            narrow<T>(tile[pixel + i * pixel_pass][channel + i * channel_pass]);
       }
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-      const int at = threadIdx.x + i * kPackThreads;
-      const int pixel = slices.is_nhwc ? at / kSlice : at % kTurnPixels;
-      const int channel = slices.is_nhwc ? at % kSlice : at / kTurnPixels;
+    for (int i = 0; i < kTurnPixels / kPass; ++i) {
       float value = 0;
-      if (pixel < count && channel < channels) {
-        value = widen(input[tensor_start + channel * channel_stride + pixel * pixel_stride]);
+      if (pixel + i * pixel_pass < pixels && channel + i * channel_pass < channels) {
+        value = widen(input[element + i * element_pass]);
       }
-      tile[pixel][channel] = value;
+      tile[pixel + i * pixel_pass][channel + i * channel_pass] = value;
     }
-  }
-  __syncthreads();
-  if (finishes) {
+    __syncthreads();
+    Bits* const to = reinterpret_cast<Bits*>(sliced + vector);
 #pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-      const int at = threadIdx.x + i * kPackThreads;
-      const int pixel = slices.is_nhwc ? at / kSlice : at % kTurnPixels;
-      const int channel = slices.is_nhwc ? at % kSlice : at / kTurnPixels;
-      if (pixel < count && channel < channels) {
-        grad_input[tensor_start + channel * channel_stride + pixel * pixel_stride] =
-            narrow<T>(tile[pixel][channel]);
-      }
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-      const int at = threadIdx.x + i * kPackThreads;
-      if (at / kSlice < count) {
-        sliced[slice_start + at] = narrow<T>(tile[at / kSlice][at % kSlice]);
+    for (int i = 0; i < kTurnPixels / kVectorPass; ++i) {
+      const int row = vector_pixel + i * kVectorPass;
+      if (row < pixels) {
+        to[i * kVectorPass * kVectors] = narrow_four<T>(&tile[row][vector_channel]);
       }
     }
   }
@@ -623,9 +649,10 @@ Workspace plan_workspace(const DeformConvShape& shape, int64_t element_size) {
   const bool is_float = element_size == sizeof(float);
   const int64_t slice_pixels = shape.batch * shape.height * shape.width * kSlice;
   Workspace workspace{};
-  workspace.slices_at_once = static_cast<int>(std::clamp<int64_t>(
-      std::min(kMostAccumulatorBytes / (slice_pixels * 4), kMostBlocks / shape.batch), 1,
-      slice_count(shape)));
+  workspace.slices_at_once = static_cast<int>(
+      std::clamp<int64_t>(std::min(kMostAccumulatorBytes / std::max<int64_t>(slice_pixels * 4, 1),
+                                   kMostBlocks / std::max<int64_t>(shape.batch, 1)),
+                          1, slice_count(shape)));
   const auto take = [&](int64_t bytes) {
     const int64_t start = workspace.size;
     workspace.size += align_up(bytes);
@@ -656,9 +683,13 @@ struct ScatterKernel {
     return 2 * (kStages * kWeightTile<T> + int64_t{kParts<T>} * steps * kDepth * (kPixels + 8));
   }
 
-  // Steps of the product that a launch can do: the gradient of a tile stays in shared memory.
-  static int most_steps() {
-    const int64_t available = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  // Steps of the product that a launch can do with `blocks` of its blocks on a multiprocessor: the
+  // gradient of a tile stays in shared memory.
+  static int most_steps(int blocks) {
+    constexpr int64_t kReserved = 1024;  // of each block, by the system
+    const int64_t available = std::min<int64_t>(
+        device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+        device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / blocks - kReserved);
     return static_cast<int>((available - shared_bytes(0)) / (shared_bytes(1) - shared_bytes(0)));
   }
 
@@ -669,7 +700,7 @@ struct ScatterKernel {
     const auto kernel = scatter_kernel<T, kPixels, kWarpChannels, kStages, kMinBlocks>;
     arguments.tiles_x = static_cast<int>(divide_up(arguments.out_width, kTileWidth));
     arguments.tiles_y = static_cast<int>(divide_up(arguments.out_height, kPixels / kTileWidth));
-    const int most = most_steps();
+    const int most = most_steps(1);
     const dim3 grid(static_cast<unsigned int>(batch * arguments.tiles_x * arguments.tiles_y),
                     static_cast<unsigned int>(slices));
     // All that is added up is linear in grad_output: its channels may come in several launches.
@@ -685,6 +716,12 @@ struct ScatterKernel {
     }
   }
 };
+
+// Registers and, at 256 output channels, shared memory for 16 warps a multiprocessor.
+template <typename T>
+using HalfTile = ScatterKernel<T, 64, 64, 2, 4>;
+using LargeTile = ScatterKernel<float, 64, 32, 2, 2>;
+using SmallTile = ScatterKernel<float, 32, 32, 2, 3>;
 
 }  // namespace deform_conv_backward_data
 
@@ -819,10 +856,10 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
           scatter(ScatterKernel<T, 32, 32, 2, 3>{});
           break;
         case 3:
-          scatter(ScatterKernel<T, 128, 32, 3, 1>{});
+          scatter(ScatterKernel<T, 64, 32, 3, 1>{});
           break;
         case 4:
-          scatter(ScatterKernel<T, 32, 64, 2, 3>{});
+          scatter(ScatterKernel<T, 128, 32, 2, 1>{});
           break;
       }
     } else {
@@ -831,24 +868,29 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
           scatter(ScatterKernel<T, 64, 64, 2, 4>{});
           break;
         case 1:
-          scatter(ScatterKernel<T, 64, 32, 2, 2>{});
+          scatter(ScatterKernel<T, 64, 64, 2, 3>{});
           break;
         case 2:
-          scatter(ScatterKernel<T, 64, 64, 3, 3>{});
+          scatter(ScatterKernel<T, 128, 64, 2, 2>{});
           break;
         case 3:
           scatter(ScatterKernel<T, 128, 64, 3, 2>{});
           break;
         case 4:
-          scatter(ScatterKernel<T, 128, 64, 5, 2>{});
+          scatter(ScatterKernel<T, 64, 32, 2, 3>{});
           break;
       }
     }
 #else
     if constexpr (kIsFloat) {
-      scatter(ScatterKernel<T, 64, 32, 2, 2>{});
+      // The smaller tile where two blocks of the larger would not share a multiprocessor.
+      if (arguments.weight_steps <= LargeTile::most_steps(2)) {
+        scatter(LargeTile{});
+      } else {
+        scatter(SmallTile{});
+      }
     } else {
-      scatter(ScatterKernel<T, 64, 64, 2, 4>{});
+      scatter(HalfTile<T>{});
     }
 #endif
     turn(first, first + plan.slices_at_once);

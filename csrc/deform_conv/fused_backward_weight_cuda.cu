@@ -3,7 +3,7 @@
 //
 // A tile of the result is kOutputs x kColumns: a few columns of taps and lines of channels. The sum
 // over pixels of all tiles is cut into as many even runs as there are processors, each a block's
-// work; a second kernel adds up the parts of each tile in a fixed order.
+// work, whose sums are added with atomics.
 
 #include <cstdint>
 #include <type_traits>
@@ -18,13 +18,9 @@ namespace detectron2 {
 namespace deform_conv_fused {
 
 constexpr int kColumns = 128;
-constexpr int kWeightThreads = 256;
-constexpr int kGradientAlignment = 256;
 
-// Sample points for this many steps are in shared memory: the one whose samples are stored, the
-// one whose samples are loaded, the one that is being written.
-constexpr int kTables = 3;
-constexpr int kTableSize = 128;
+// Samples of a step, of lines.
+constexpr int kStepSamples = 128;
 
 template <int kOutputsValue, int kWarpOutputsValue, int kWarpColumnsValue>
 struct WeightTile {
@@ -32,11 +28,16 @@ struct WeightTile {
   static constexpr int kWarpOutputs = kWarpOutputsValue;
   static constexpr int kWarpColumns = kWarpColumnsValue;
   static constexpr int kWarpsAcross = kColumns / kWarpColumns;
-  static_assert(kOutputs / kWarpOutputs * kWarpsAcross * 32 == kWeightThreads);
+  static constexpr int kThreads = kOutputs / kWarpOutputs * kWarpsAcross * 32;
+  // Blocks whose registers, 128 a thread, a processor has room for.
+  static constexpr int kResidentBlocks = 512 / kThreads;
+  // A thread takes this many vectors of samples, each during some quarters of the products.
+  static constexpr int kPasses = kStepSamples * kLineVectors / kThreads;
+  static constexpr int kQuartersPerPass = 4 / kPasses;
   static constexpr int kGradientBytes = kOutputs * kLineBytes;
-  static constexpr int kStageBytes = kGradientBytes + kTableSize * kLineBytes;
+  static constexpr int kStageBytes = kGradientBytes + kStepSamples * kLineBytes;
   static constexpr int kSharedBytes =
-      2 * kStageBytes + kTables * kTableSize * 20 + 2 * kOutputs * 4 + kColumns * 4;
+      2 * kStageBytes + 2 * kStepSamples * 20 + 2 * kOutputs * 4 + kColumns * 4;
 };
 
 // Pixels that a step adds up: a line of the packed gradient.
@@ -63,13 +64,20 @@ struct WeightArguments {
   int64_t total_steps;  // of all tiles
 };
 
-// The first step of a run, and the run that holds a step; `runs` cut `total` steps evenly.
-__host__ __device__ __forceinline__ int64_t first_step(int64_t run, int64_t runs, int64_t total) {
+// The first step of a run; `runs` cut `total` steps evenly.
+__device__ __forceinline__ int64_t first_step(int64_t run, int64_t runs, int64_t total) {
   return total * run / runs;
 }
 
-__device__ __forceinline__ int64_t run_of_step(int64_t step, int64_t runs, int64_t total) {
-  return ((step + 1) * runs - 1) / total;
+// Adds to two neighbours at an address aligned to both.
+__device__ __forceinline__ void add_pair(float* address, float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(address), "f"(first), "f"(second)
+               : "memory");
+#else
+  atomicAdd(address, first);
+  atomicAdd(address + 1, second);
+#endif
 }
 
 // Packs the gradient for the products: for each step and output channel a line of the step's
@@ -158,23 +166,22 @@ __global__ void __launch_bounds__(kPackThreads)
 }
 
 template <typename T, typename Tile>
-__global__ void __launch_bounds__(kWeightThreads)
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
     weight_kernel(const char* gradient, const float* gradient_scales, const char* input,
                   const uint32_t* input_largest, const uint32_t* mask_largest, const T* offset,
-                  const T* mask, const char* zeros, WeightArguments arguments, float* parts) {
+                  const T* mask, const char* zeros, WeightArguments arguments, float* total) {
   constexpr bool kSplit = std::is_same_v<T, float>;
   using Product = std::conditional_t<kSplit, Half, T>;
   constexpr int kPixels = kStepPixels<T>;
   constexpr int kChannels = kLineChannels<T>;
   constexpr int kRows = Tile::kWarpOutputs / 16;
-  constexpr int kPairs = Tile::kWarpColumns / 16;
-  constexpr int kRowsPerPass = kWeightThreads / kLineVectors;
-  static_assert(kTableSize == 4 * kRowsPerPass);
+  constexpr int kWarpBlocks = Tile::kWarpColumns / 8;
+  constexpr int kRowsPerPass = Tile::kThreads / kLineVectors;
 
   extern __shared__ __align__(1024) char shared[];
   float4* table_weights = reinterpret_cast<float4*>(shared + 2 * Tile::kStageBytes);
-  uint32_t* table_corners = reinterpret_cast<uint32_t*>(table_weights + kTables * kTableSize);
-  float* row_scales = reinterpret_cast<float*>(table_corners + kTables * kTableSize);
+  uint32_t* table_corners = reinterpret_cast<uint32_t*>(table_weights + 2 * kStepSamples);
+  float* row_scales = reinterpret_cast<float*>(table_corners + 2 * kStepSamples);
   float* column_scales = row_scales + 2 * Tile::kOutputs;
   const uint32_t stages = shared_address(shared);
 
@@ -195,7 +202,7 @@ __global__ void __launch_bounds__(kWeightThreads)
   const int gradient_row = warp_output + (lane & 15);
   const int gradient_vector = lane >> 4;
   const int sample_row = (lane & 7) + (lane >> 3 & 1) * 8;
-  const int sample_vector = lane >> 4;
+  const int sample_vector = kSplit ? lane >> 4 << 2 : lane >> 4;
 
   float mask_scale = 1;
   float mask_inverse = 1;
@@ -233,7 +240,7 @@ __global__ void __launch_bounds__(kWeightThreads)
 
     // The sample point that this thread computes in each step: its pixel and column.
     const int point_column = first_column + threadIdx.x / kPixels;
-    const bool has_point = threadIdx.x < kTableSize;
+    const bool has_point = threadIdx.x < kStepSamples;
     const int point_line = point_column / sampling.taps;
     const int point_tap = point_column - point_line * sampling.taps;
     auto write_point = [&](int step) {
@@ -253,7 +260,7 @@ __global__ void __launch_bounds__(kWeightThreads)
           point.weights.z *= mask_scale;
           point.weights.w *= mask_scale;
         }
-        const int at = (step - first) % kTables * kTableSize + threadIdx.x;
+        const int at = ((step - first) & 1) * kStepSamples + threadIdx.x;
         table_corners[at] = point.corner;
         table_weights[at] = point.weights;
       }
@@ -265,7 +272,7 @@ __global__ void __launch_bounds__(kWeightThreads)
 #pragma unroll
       for (int i = 0; i < Tile::kOutputs / kRowsPerPass; ++i) {
         copy_async(tile_address + swizzled(first_row + i * kRowsPerPass, vector),
-                   line + i * (kWeightThreads * 16));
+                   line + i * (Tile::kThreads * 16));
       }
       if constexpr (kSplit) {
         if (threadIdx.x < Tile::kOutputs / 4) {
@@ -276,22 +283,22 @@ __global__ void __launch_bounds__(kWeightThreads)
     };
     auto load_samples = [&](Corners& corners, int step, int pass) {
       const int image = step / arguments.steps_per_image;
-      const int column = first_column + pass * kRowsPerPass / kPixels;
+      const int column = first_column + (first_row + pass * kRowsPerPass) / kPixels;
       const char* line =
           thread_input + image * arguments.image_bytes + column / sampling.taps * kLineBytes;
       load_corners(
           corners, line, thread_zeros,
-          table_corners[(step - first) % kTables * kTableSize + first_row + pass * kRowsPerPass],
+          table_corners[((step - first) & 1) * kStepSamples + first_row + pass * kRowsPerPass],
           pixel_bytes, row_bytes);
     };
-    auto store_samples = [&](const Corners& corners, int step, int pass, int stage) {
+    auto store_samples = [&](const Corners& corners, int pass, int stage) {
       const int row = first_row + pass * kRowsPerPass;
       const uint32_t tile_address = stages + stage * Tile::kStageBytes + Tile::kGradientBytes;
       float sample[16 / sizeof(T)];
-      interpolate<T>(sample, corners, table_weights[(step - first) % kTables * kTableSize + row]);
+      interpolate<T>(sample, corners, table_weights[stage * kStepSamples + row]);
       if constexpr (kSplit) {
         const float4 scale = *reinterpret_cast<const float4*>(
-            column_scales + pass * kRowsPerPass / kPixels * kChannels + vector * 4);
+            column_scales + row / kPixels * kChannels + vector * 4);
         const SplitPair left = split(sample[0] * scale.x, sample[1] * scale.y);
         const SplitPair right = split(sample[2] * scale.z, sample[3] * scale.w);
         const uint32_t half = vector % 2 * 8;
@@ -304,7 +311,7 @@ __global__ void __launch_bounds__(kWeightThreads)
       }
     };
 
-    float sums[kRows][2 * kPairs][4] = {};
+    float sums[kRows][kWarpBlocks][4] = {};
     // A quarter of the products of a step.
     auto multiply = [&](int quarter, int stage) {
       const uint32_t gradients = stages + stage * Tile::kStageBytes;
@@ -327,36 +334,32 @@ __global__ void __launch_bounds__(kWeightThreads)
           scales[i][1] = scale[8];
         }
 #pragma unroll
-        for (int j = 0; j < kPairs; ++j) {
-          const int column = warp_column + j * 16;
-          const int row = column / kChannels * kPixels + slice * 16 + sample_row;
-          const int place = column % kChannels / 8 + sample_vector;
-          uint32_t sample_high[4];
-          uint32_t sample_low[4];
-          load_matrices_transposed(sample_high, samples + swizzled(row, place));
-          load_matrices_transposed(sample_low, samples + swizzled(row, 4 + place));
+        for (int j = 0; j < kWarpBlocks; ++j) {
+          const int column = warp_column + j * 8;
+          // High parts in the first two matrices, low parts in the others.
+          uint32_t columns[4];
+          load_matrices_transposed(
+              columns, samples + swizzled(column / kChannels * kPixels + slice * 16 + sample_row,
+                                          column % kChannels / 8 + sample_vector));
           // Tensor cores round sums towards zero, so long sums are float32's own additions.
-          float partial[kHalf][2][4] = {};
+          float partial[kHalf][4] = {};
 #pragma unroll
-          for (int product = 0; product < 3; ++product) {
+          for (int i = 0; i < kHalf; ++i) {
+            multiply_add<Half>(partial[i], low[i], columns[0], columns[1]);
+          }
 #pragma unroll
-            for (int i = 0; i < kHalf; ++i) {
+          for (int i = 0; i < kHalf; ++i) {
+            multiply_add<Half>(partial[i], high[i], columns[2], columns[3]);
+          }
 #pragma unroll
-              for (int k = 0; k < 2; ++k) {
-                const uint32_t (&a)[4] = product == 0 ? low[i] : high[i];
-                const uint32_t (&b)[4] = product == 1 ? sample_low : sample_high;
-                multiply_add<Half>(partial[i][k], a, b[2 * k], b[2 * k + 1]);
-              }
-            }
+          for (int i = 0; i < kHalf; ++i) {
+            multiply_add<Half>(partial[i], high[i], columns[0], columns[1]);
           }
 #pragma unroll
           for (int i = 0; i < kHalf; ++i) {
 #pragma unroll
-            for (int k = 0; k < 2; ++k) {
-#pragma unroll
-              for (int e = 0; e < 4; ++e) {
-                sums[row0 + i][2 * j + k][e] += partial[i][k][e] * scales[i][e / 2];
-              }
+            for (int k = 0; k < 4; ++k) {
+              sums[row0 + i][j][k] += partial[i][k] * scales[i][k / 2];
             }
           }
         }
@@ -368,35 +371,31 @@ __global__ void __launch_bounds__(kWeightThreads)
                         gradients + swizzled(gradient_row + i * 16, 2 * quarter + gradient_vector));
         }
 #pragma unroll
-        for (int j = 0; j < kPairs; ++j) {
-          const int column = warp_column + j * 16;
+        for (int j = 0; j < kWarpBlocks; j += 2) {
+          const int column = warp_column + j * 8;
           uint32_t columns[4];
           load_matrices_transposed(
               columns, samples + swizzled(column / kChannels * kPixels + quarter * 16 + sample_row,
                                           column % kChannels / 8 + sample_vector));
 #pragma unroll
           for (int i = 0; i < kRows; ++i) {
-            multiply_add<Product>(sums[i][2 * j], rows[i], columns[0], columns[1]);
-            multiply_add<Product>(sums[i][2 * j + 1], rows[i], columns[2], columns[3]);
+            multiply_add<Product>(sums[i][j], rows[i], columns[0], columns[1]);
+            multiply_add<Product>(sums[i][j + 1], rows[i], columns[2], columns[3]);
           }
         }
       }
     };
 
-    Corners corners[2];
+    Corners corners;
     write_point(first);
     write_point(first + 1);
-    write_point(first + 2);
     copy_gradient(first, 0);
     commit_copies();
     __syncthreads();
 #pragma unroll
-    for (int pass = 0; pass < 4; ++pass) {
-      load_samples(corners[pass & 1], first, pass);
-      store_samples(corners[pass & 1], first, pass, 0);
-    }
-    if (first + 1 < last) {
-      load_samples(corners[0], first + 1, 0);
+    for (int pass = 0; pass < Tile::kPasses; ++pass) {
+      load_samples(corners, first, pass);
+      store_samples(corners, pass, 0);
     }
     for (int step = first; step < last; ++step) {
       const int stage = (step - first) & 1;
@@ -405,36 +404,26 @@ __global__ void __launch_bounds__(kWeightThreads)
       __syncthreads();
       if (more) {
         copy_gradient(step + 1, stage ^ 1);
-        load_samples(corners[1], step + 1, 1);
       }
       commit_copies();
-      multiply(0, stage);
-      if (more) {
-        store_samples(corners[0], step + 1, 0, stage ^ 1);
-        load_samples(corners[0], step + 1, 2);
-      }
-      multiply(1, stage);
-      if (more) {
-        store_samples(corners[1], step + 1, 1, stage ^ 1);
-        load_samples(corners[1], step + 1, 3);
-      }
-      write_point(step + 3);
-      multiply(2, stage);
-      if (more) {
-        store_samples(corners[0], step + 1, 2, stage ^ 1);
-        if (step + 2 < last) {
-          load_samples(corners[0], step + 2, 0);
+#pragma unroll
+      for (int quarter = 0; quarter < 4; ++quarter) {
+        const int pass = quarter / Tile::kQuartersPerPass;
+        if (more && quarter % Tile::kQuartersPerPass == 0) {
+          load_samples(corners, step + 1, pass);
         }
-      }
-      multiply(3, stage);
-      if (more) {
-        store_samples(corners[1], step + 1, 3, stage ^ 1);
+        if (quarter == 2) {
+          write_point(step + 2);
+        }
+        multiply(quarter, stage);
+        if (more && (quarter + 1) % Tile::kQuartersPerPass == 0) {
+          store_samples(corners, pass, stage ^ 1);
+        }
       }
     }
 
-    float* part = parts + (blockIdx.x + tile) * (Tile::kOutputs * kColumns);
 #pragma unroll
-    for (int j = 0; j < 2 * kPairs; ++j) {
+    for (int j = 0; j < kWarpBlocks; ++j) {
       const int column = warp_column + j * 8 + lane % 4 * 2;
       float inverse[2] = {1, 1};
       if constexpr (kSplit) {
@@ -444,58 +433,37 @@ __global__ void __launch_bounds__(kWeightThreads)
       }
 #pragma unroll
       for (int i = 0; i < 2 * kRows; ++i) {
-        const int row = warp_output + i * 8 + lane / 4;
+        const int64_t row = first_output + warp_output + i * 8 + lane / 4;
         const float* sum = sums[i / 2][j] + i % 2 * 2;
-        *reinterpret_cast<float2*>(part + row * kColumns + column) = {
-            sum[0] * inverse[0] * mask_inverse, sum[1] * inverse[1] * mask_inverse};
+        add_pair(total + (row * arguments.column_tiles + tile % arguments.column_tiles) * kColumns +
+                     column,
+                 sum[0] * inverse[0] * mask_inverse, sum[1] * inverse[1] * mask_inverse);
       }
     }
   }
 }
 
-// Adds up the parts of output channel blockIdx.x, and `sums` if they are of earlier images; the
-// result goes to `sums` if more images follow, else to `grad_weight`.
+// Writes the sums of output channel blockIdx.x in the order of the weight.
 template <typename T>
 __global__ void __launch_bounds__(kPackThreads)
-    add_parts_kernel(const float* parts, WeightArguments arguments, int tile_outputs, int runs,
-                     int group_channels, bool is_first, bool is_last, float* sums, T* grad_weight) {
+    unpack_weight_kernel(const float* total, int column_tiles, int groups, int group_channels,
+                         int lines, int taps, T* grad_weight) {
   constexpr int kChannels = kLineChannels<T>;
-  const int output = blockIdx.x;
-  const int taps = arguments.sampling.taps;
-  const int output_tile = output / tile_outputs;
-  const int row = output - output_tile * tile_outputs;
-  const int64_t row_size = int64_t{arguments.sampling.offset_groups} * group_channels * taps;
-  const int part_size = tile_outputs * kColumns;
-  for (int i = blockIdx.y * kPackThreads + threadIdx.x; i < arguments.columns * kChannels;
-       i += gridDim.y * kPackThreads) {
-    const int64_t tile = int64_t{output_tile} * arguments.column_tiles + i / kColumns;
-    const int64_t first = tile * arguments.tile_steps;
-    const int64_t last_run =
-        run_of_step(first + arguments.tile_steps - 1, runs, arguments.total_steps);
-    float sum = 0;
-    for (int64_t run = run_of_step(first, runs, arguments.total_steps); run <= last_run; ++run) {
-      sum += parts[(run + tile) * part_size + row * kColumns + i % kColumns];
-    }
-    const int line = i / kChannels / taps;
-    const int tap = i / kChannels - line * taps;
-    const int group = line / arguments.lines;
-    const int channel = (line - group * arguments.lines) * kChannels + i % kChannels;
-    if (channel < group_channels) {
-      const int64_t at =
-          output * row_size + (int64_t{group} * group_channels + channel) * taps + tap;
-      if (!is_first) {
-        sum += sums[at];
-      }
-      if (is_last) {
-        grad_weight[at] = narrow<T>(sum);
-      } else {
-        sums[at] = sum;
-      }
-    }
+  const float* row = total + int64_t{blockIdx.x} * column_tiles * kColumns;
+  const int count = groups * group_channels * taps;
+  for (int i = blockIdx.y * kPackThreads + threadIdx.x; i < count; i += gridDim.y * kPackThreads) {
+    const int channel = i / taps;
+    const int tap = i - channel * taps;
+    const int group = channel / group_channels;
+    const int in_group = channel - group * group_channels;
+    const int line = in_group / kChannels;
+    const int column = (group * lines + line) * taps + tap;
+    grad_weight[int64_t{blockIdx.x} * count + i] =
+        narrow<T>(row[column * kChannels + in_group - line * kChannels]);
   }
 }
 
-using WideWeightTile = WeightTile<256, 64, 64>;
+using WideWeightTile = WeightTile<256, 64, 32>;
 using NarrowWeightTile = WeightTile<128, 64, 32>;
 
 // Where the parts of the work space begin.
@@ -503,8 +471,7 @@ struct WeightWorkspace {
   int64_t largest;  // zeros first, then the mask's largest, then the channels'
   int64_t gradient_scales;
   int64_t gradient;
-  int64_t parts;
-  int64_t sums;
+  int64_t total;
   int64_t input;
   int64_t size;
   int64_t images;
@@ -539,12 +506,8 @@ WeightWorkspace weight_workspace(const DeformConvShape& shape, int64_t element_s
   space.gradient_scales = align_up(2 * kLineBytes + channels * 4);
   const int64_t gradient_lines = space.images * steps * space.packed_outputs;
   space.gradient = space.gradient_scales + (element_size == 4 ? align_up(gradient_lines * 4) : 0);
-  space.parts = space.gradient + gradient_lines * kLineBytes;
-  space.sums = space.parts + (processors + tiles) * tile_outputs * kColumns * 4;
-  space.input = space.sums;
-  if (space.images < shape.batch) {
-    space.input += align_up(shape.out_channels * shape.in_channels * taps * 4);
-  }
+  space.total = space.gradient + gradient_lines * kLineBytes;
+  space.input = space.total + space.packed_outputs * space.column_tiles * kColumns * 4;
   space.size = space.input;
   if (!is_packed(shape, element_size, layout)) {
     space.size += space.images * packed_image_bytes(shape, element_size);
@@ -555,15 +518,15 @@ WeightWorkspace weight_workspace(const DeformConvShape& shape, int64_t element_s
 template <typename T, typename Tile>
 void launch_weight(const char* base, const WeightWorkspace& space, const char* input,
                    const T* offset, const T* mask, const WeightArguments& arguments, int runs,
-                   float* parts, cudaStream_t stream) {
+                   float* total, cudaStream_t stream) {
   cudaFuncSetAttribute(weight_kernel<T, Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        Tile::kSharedBytes);
   const uint32_t* largest = reinterpret_cast<const uint32_t*>(base + space.largest);
   weight_kernel<T, Tile>
-      <<<static_cast<unsigned int>(runs), kWeightThreads, Tile::kSharedBytes, stream>>>(
+      <<<static_cast<unsigned int>(runs), Tile::kThreads, Tile::kSharedBytes, stream>>>(
           base + space.gradient, reinterpret_cast<const float*>(base + space.gradient_scales),
           input, largest + 2 * kLineBytes / 4, largest + kLineBytes / 4, offset, mask,
-          base + space.largest, arguments, parts);
+          base + space.largest, arguments, total);
   check_launch("deform_conv_fused weight_kernel");
 }
 
@@ -606,6 +569,8 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
   arguments.pixel_bytes = shape.offset_groups * lines * kLineBytes;
   arguments.image_bytes = packed_image_bytes(shape, sizeof(T));
 
+  float* total = reinterpret_cast<float*>(base + space.total);
+  cudaMemsetAsync(total, 0, space.input - space.total, cuda_stream);
   for (int64_t first = 0; first < shape.batch; first += space.images) {
     const int64_t images = std::min(space.images, shape.batch - first);
     cudaMemsetAsync(largest, 0, space.gradient_scales - space.largest, cuda_stream);
@@ -657,21 +622,20 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
         arguments.tile_steps * space.column_tiles * (space.packed_outputs / tile_outputs);
     const int runs = static_cast<int>(
         std::min<int64_t>(device_attribute(cudaDevAttrMultiProcessorCount), arguments.total_steps));
-    float* parts = reinterpret_cast<float*>(base + space.parts);
     if (space.wide) {
       launch_weight<T, WideWeightTile>(base, space, packed_input, offset, mask, arguments, runs,
-                                       parts, cuda_stream);
+                                       total, cuda_stream);
     } else {
       launch_weight<T, NarrowWeightTile>(base, space, packed_input, offset, mask, arguments, runs,
-                                         parts, cuda_stream);
+                                         total, cuda_stream);
     }
-    const dim3 add_grid(static_cast<unsigned int>(shape.out_channels), 4);
-    add_parts_kernel<T><<<add_grid, kPackThreads, 0, cuda_stream>>>(
-        parts, arguments, static_cast<int>(tile_outputs), runs, static_cast<int>(group_channels),
-        first == 0, first + images == shape.batch, reinterpret_cast<float*>(base + space.sums),
-        grad_weight);
-    check_launch("deform_conv_fused add_parts_kernel");
   }
+  unpack_weight_kernel<T>
+      <<<dim3(static_cast<unsigned int>(shape.out_channels), 2), kPackThreads, 0, cuda_stream>>>(
+          total, arguments.column_tiles, static_cast<int>(shape.offset_groups),
+          static_cast<int>(group_channels), static_cast<int>(lines), static_cast<int>(taps),
+          grad_weight);
+  check_launch("deform_conv_fused unpack_weight_kernel");
 }
 
 #define DETECTRON2_INSTANTIATE(T)                     \

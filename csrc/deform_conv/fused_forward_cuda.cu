@@ -31,9 +31,11 @@ struct ForwardTile {
   static constexpr int kWarpOutputs = kWarpOutputsValue;
   static constexpr int kWarpsAcross = kOutputs / kWarpOutputs;
   static constexpr int kThreads = kPixels / kWarpPixels * kWarpsAcross * 32;
-  // A thread samples a vector of this many pixels, one after each quarter of the products.
+  // Blocks whose registers, 128 a thread, a processor has room for.
+  static constexpr int kResidentBlocks = 512 / kThreads;
+  // A thread samples a vector of this many pixels, each during some quarters of the products.
   static constexpr int kPasses = kPixels * kLineVectors / kThreads;
-  static_assert(kPasses == 4);
+  static constexpr int kQuartersPerPass = 4 / kPasses;
   static constexpr int kSampleBytes = kPixels * kLineBytes;
   static constexpr int kStageBytes = kSampleBytes + kOutputs * kLineBytes;
   // Besides two stages: corners and weights of the table, pixels and the scales of two stages.
@@ -126,7 +128,7 @@ __global__ void __launch_bounds__(kPackThreads)
 }
 
 template <typename T, typename Tile>
-__global__ void __launch_bounds__(Tile::kThreads)
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
     forward_kernel(const char* input, const T* offset, const T* mask, const char* weight,
                    const float* inverse_scales, const T* bias, const char* zeros,
                    ForwardArguments arguments, T* output) {
@@ -175,8 +177,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
   // Where ldmatrix reads: row and vector of this thread's address, in samples and in weights.
   const int sample_row = warp_pixel + (lane & 15);
   const int sample_vector = lane >> 4;
-  const int weight_row = warp_output + (lane & 7) + (lane >> 4 << 3);
-  const int weight_vector = lane >> 3 & 1;
+  const int weight_row = warp_output + (lane & 7) + (kSplit ? 0 : lane >> 4 << 3);
+  const int weight_vector = (lane >> 3 & 1) + (kSplit ? lane >> 4 << 2 : 0);
 
   float sums[kWarpRows][kWarpColumns][4] = {};
   for (int group = 0; group < sampling.offset_groups; ++group) {
@@ -255,63 +257,41 @@ __global__ void __launch_bounds__(Tile::kThreads)
           const int row0 = quarter % 2 * kRows;
           uint32_t high[kRows][4];
           uint32_t low[kRows][4];
+          float scales[kRows][2];
 #pragma unroll
           for (int i = 0; i < kRows; ++i) {
             const int row = sample_row + (row0 + i) * 16;
             load_matrices(high[i], samples + swizzled(row, step + sample_vector));
             load_matrices(low[i], samples + swizzled(row, 4 + step + sample_vector));
-          }
-          float scales[kRows][2];
-#pragma unroll
-          for (int i = 0; i < kRows; ++i) {
             const float* scale =
                 row_scales + stage * kPixels + warp_pixel + (row0 + i) * 16 + lane / 4;
             scales[i][0] = scale[0];
             scales[i][1] = scale[8];
           }
 #pragma unroll
-          for (int j = 0; j < kWarpColumns; j += 2) {
-            uint32_t weight_high[4];
-            uint32_t weight_low[4];
-            const int row = weight_row + j * 8;
-            load_matrices(weight_high, weights + swizzled(row, step + weight_vector));
-            load_matrices(weight_low, weights + swizzled(row, 4 + step + weight_vector));
+          for (int j = 0; j < kWarpColumns; ++j) {
+            // High parts in the first two matrices, low parts in the others.
+            uint32_t columns[4];
+            load_matrices(columns, weights + swizzled(weight_row + j * 8, step + weight_vector));
             // Tensor cores round sums towards zero, so long sums are float32's own additions.
-            float partial[kRows][2][4] = {};
+            float partial[kRows][4] = {};
 #pragma unroll
             for (int i = 0; i < kRows; ++i) {
+              multiply_add<Half>(partial[i], low[i], columns[0], columns[1]);
+            }
 #pragma unroll
-              for (int k = 0; k < 2; ++k) {
-                multiply_add<Half>(partial[i][k], low[i], weight_high[2 * k],
-                                   weight_high[2 * k + 1]);
-              }
+            for (int i = 0; i < kRows; ++i) {
+              multiply_add<Half>(partial[i], high[i], columns[2], columns[3]);
+            }
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) {
+              multiply_add<Half>(partial[i], high[i], columns[0], columns[1]);
             }
 #pragma unroll
             for (int i = 0; i < kRows; ++i) {
 #pragma unroll
-              for (int k = 0; k < 2; ++k) {
-                multiply_add<Half>(partial[i][k], high[i], weight_low[2 * k],
-                                   weight_low[2 * k + 1]);
-              }
-            }
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-#pragma unroll
-              for (int k = 0; k < 2; ++k) {
-                multiply_add<Half>(partial[i][k], high[i], weight_high[2 * k],
-                                   weight_high[2 * k + 1]);
-              }
-            }
-            // `row0` is known only after unrolling, which the compiler does here as everywhere.
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-#pragma unroll
-              for (int k = 0; k < 2; ++k) {
-                float (&sum)[4] = sums[row0 + i][j + k];
-                sum[0] += partial[i][k][0] * scales[i][0];
-                sum[1] += partial[i][k][1] * scales[i][0];
-                sum[2] += partial[i][k][2] * scales[i][1];
-                sum[3] += partial[i][k][3] * scales[i][1];
+              for (int k = 0; k < 4; ++k) {
+                sums[row0 + i][j][k] += partial[i][k] * scales[i][k / 2];
               }
             }
           }
@@ -335,60 +315,40 @@ __global__ void __launch_bounds__(Tile::kThreads)
         }
       };
 
-      // The next block's samples are loaded one pass ahead of the one that is stored.
-      Corners corners[2];
+      Corners corners;
       const char* line = group_input;
       int tap = 0;
       copy_weights(0);
       commit_copies();
       __syncthreads();
 #pragma unroll
-      for (int pass = 0; pass < 4; ++pass) {
-        load_samples(corners[0], line, 0, pass);
-        store_samples(corners[0], 0, pass, 0);
-      }
-      auto advance = [&]() {
-        if (++tap == tap_count) {
-          tap = 0;
-          line += kLineBytes;
-        }
-      };
-      advance();
-      if (blocks > 1) {
-        load_samples(corners[0], line, tap, 0);
+      for (int pass = 0; pass < Tile::kPasses; ++pass) {
+        load_samples(corners, line, tap, pass);
+        store_samples(corners, tap, pass, 0);
       }
       for (int block = 0; block < blocks; ++block) {
         const int stage = block & 1;
         const bool more = block + 1 < blocks;
         wait_copies<0>();
         __syncthreads();
+        if (++tap == tap_count) {
+          tap = 0;
+          line += kLineBytes;
+        }
         if (more) {
           copy_weights(stage ^ 1);
-          load_samples(corners[1], line, tap, 1);
         }
         commit_copies();
-        multiply(0, stage);
-        if (more) {
-          store_samples(corners[0], tap, 0, stage ^ 1);
-          load_samples(corners[0], line, tap, 2);
-        }
-        multiply(1, stage);
-        if (more) {
-          store_samples(corners[1], tap, 1, stage ^ 1);
-          load_samples(corners[1], line, tap, 3);
-        }
-        multiply(2, stage);
-        const int stored_tap = tap;
-        advance();
-        if (more) {
-          store_samples(corners[0], stored_tap, 2, stage ^ 1);
-          if (block + 2 < blocks) {
-            load_samples(corners[0], line, tap, 0);
+#pragma unroll
+        for (int quarter = 0; quarter < 4; ++quarter) {
+          const int pass = quarter / Tile::kQuartersPerPass;
+          if (more && quarter % Tile::kQuartersPerPass == 0) {
+            load_samples(corners, line, tap, pass);
           }
-        }
-        multiply(3, stage);
-        if (more) {
-          store_samples(corners[1], stored_tap, 3, stage ^ 1);
+          multiply(quarter, stage);
+          if (more && (quarter + 1) % Tile::kQuartersPerPass == 0) {
+            store_samples(corners, tap, pass, stage ^ 1);
+          }
         }
       }
     }
@@ -423,7 +383,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   }
 }
 
-using WideTile = ForwardTile<128, 256, 64, 64>;
+using WideTile = ForwardTile<128, 256, 64, 32>;
 using MiddleTile = ForwardTile<128, 128, 64, 32>;
 using SmallTile = ForwardTile<64, 64, 32, 32>;
 

@@ -246,6 +246,7 @@ __global__ void __launch_bounds__(kPackThreads)
   constexpr int kChannels = kLineChannels<T>;
   constexpr int kVector = 16 / sizeof(T);
   __shared__ T tile[kChannels][kPackPixels + 1];
+  __shared__ uint32_t line_largest[kChannels];
   const int64_t first = int64_t{blockIdx.x} * kPackPixels;
   const int group = blockIdx.y / group_lines;
   const int first_channel = (blockIdx.y - group * group_lines) * kChannels;
@@ -263,11 +264,18 @@ __global__ void __launch_bounds__(kPackThreads)
     if (largest != nullptr) {
       const uint32_t bits = largest_in_warp(finite_magnitude(widen(value)));
       if (lane == 0) {
-        atomicMax(largest + blockIdx.y * kChannels + channel, bits);
+        line_largest[channel] = bits;
       }
     }
   }
   __syncthreads();
+  // Most blocks find a larger one there already, and a look costs less than an atomic.
+  if (largest != nullptr && threadIdx.x < kChannels) {
+    uint32_t* known = largest + blockIdx.y * kChannels + threadIdx.x;
+    if (line_largest[threadIdx.x] > __ldcg(known)) {
+      atomicMax(known, line_largest[threadIdx.x]);
+    }
+  }
   const int pixel = threadIdx.x / kLineVectors;
   const int vector = threadIdx.x % kLineVectors;
   if (first + pixel < pixels) {
