@@ -102,7 +102,7 @@ def _grad_of_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *need_data, need_weight, need_bias = ctx.needs_input_grad[:5]
     gradients: list[Tensor | None] = [None] * 4
     if any(need_data) or need_weight:
-        if grad.is_cuda and any(need_data):  # the gradient of the weight is deterministic
+        if grad.is_cuda:
             alert_not_deterministic("deform_conv_backward on CUDA")
         results = torch.ops.detectron2.deform_conv_backward(
             grad, *ctx.saved_tensors, *ctx.convolution, any(need_data), need_weight
