@@ -20,6 +20,9 @@ PUBLIC_NAMES = {
         "FrozenBatchNorm2d",
         "Linear",
         "NaiveSyncBatchNorm",
+        "DeformConv",
+        "Linear",
+        "ModulatedDeformConv",
         "ROIAlign",
         "ROIAlignRotated",
         "ShapeSpec",
@@ -32,6 +35,7 @@ PUBLIC_NAMES = {
         "ciou_loss",
         "cross_entropy",
         "diou_loss",
+        "deform_conv",
         "empty_input_loss_func_wrapper",
         "get_norm",
         "interpolate",
@@ -61,6 +65,13 @@ PUBLIC_NAMES = {
         "paste_mask_in_image_old",
         "paste_masks_in_image",
         "scale_boxes",
+    "detectron2.layers.deform_conv": [
+        "DeformConv",
+        "ModulatedDeformConv",
+        "create_dummy_class",
+        "create_dummy_func",
+        "deform_conv",
+        "modulated_deform_conv",
     ],
     "detectron2.layers.nms": [
         "batched_nms",
@@ -163,6 +174,16 @@ SIGNATURES = {
     "dilation= *norm1= *activation1= *norm2= *activation2=",
     "detectron2.layers.FrozenBatchNorm2d": "num_features eps=",
     "detectron2.layers.NaiveSyncBatchNorm": "args *stats_mode= kwargs",
+    "detectron2.layers.DeformConv": (
+        "in_channels out_channels kernel_size stride= padding= dilation= groups= "
+        "deformable_groups= bias= norm= activation="
+    ),
+    "detectron2.layers.DeformConv.forward": "self x offset",
+    "detectron2.layers.ModulatedDeformConv": (
+        "in_channels out_channels kernel_size stride= padding= dilation= groups= "
+        "deformable_groups= bias= norm= activation="
+    ),
+    "detectron2.layers.ModulatedDeformConv.forward": "self x offset mask",
     "detectron2.layers.ROIAlign": "output_size spatial_scale sampling_ratio aligned=",
     "detectron2.layers.ROIAlignRotated": "output_size spatial_scale sampling_ratio",
     "detectron2.layers.ShapeSpec": "channels= height= width= stride=",

@@ -15,6 +15,7 @@ from detectron2._ops import (
     box_iou_rotated,
     heatmaps_to_keypoints,
     mask_bounding_boxes,
+    deform_conv,
     nms_rotated,
     paste_masks,
     rasterize_polygons,
@@ -30,3 +31,4 @@ __all__ = [
     "rasterize_polygons",
     "roi_align_rotated",
 ]
+__all__ = ["box_iou_rotated", "deform_conv", "nms_rotated", "roi_align_rotated"]
