@@ -21,6 +21,14 @@ inline void check_launch(const char* kernel) {
   }
 }
 
+// Waits for what was launched. Raises if any of it failed, naming the operator.
+inline void wait_for_stream(const char* op, cudaStream_t stream) {
+  const cudaError_t status = cudaStreamSynchronize(stream);
+  if (status != cudaSuccess) {
+    throw std::runtime_error(std::string(op) + ": CUDA reports " + cudaGetErrorString(status));
+  }
+}
+
 inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
 // Blocks for a kernel whose threads stride over `count` elements: as many as the grid's first

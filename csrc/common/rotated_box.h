@@ -158,16 +158,22 @@ DETECTRON2_HOST_DEVICE RotatedBox<double> widen(const RotatedBox<float>& box) {
 
 }  // namespace rotated_box_detail
 
+// Whether the circles around two boxes, by their centres and radii, may meet. The factor is above
+// all rounding, the summand above what underflows; a comparison with NaN is false, so a box without
+// area meets none.
+template <typename T>
+DETECTRON2_HOST_DEVICE bool circles_meet(T x1, T y1, T radius1, T x2, T y2, T radius2) {
+  const T dx = x2 - x1;
+  const T dy = y2 - y1;
+  const T reach = radius1 + radius2;
+  const T bound = product(product(reach, reach), T(1.00001)) + T(1e-36);
+  return product(dx, dx) + product(dy, dy) <= bound;
+}
+
 // Intersection over union of two boxes, in [0, 1]; the same bits on the host and on the device.
 template <typename T>
 DETECTRON2_HOST_DEVICE T rotated_iou(const RotatedBox<T>& a, const RotatedBox<T>& b) {
-  const T dx = b.center_x - a.center_x;
-  const T dy = b.center_y - a.center_y;
-  const T reach = a.radius + b.radius;
-  // Boxes whose circles are apart do not meet. The factor is above all rounding, the summand above
-  // what underflows; a comparison with NaN is false, so boxes without area end here too.
-  const T bound = product(product(reach, reach), T(1.00001)) + T(1e-36);
-  if (!(product(dx, dx) + product(dy, dy) <= bound)) {
+  if (!circles_meet(a.center_x, a.center_y, a.radius, b.center_x, b.center_y, b.radius)) {
     return 0;
   }
   if constexpr (std::is_same_v<T, float>) {
@@ -177,6 +183,51 @@ DETECTRON2_HOST_DEVICE T rotated_iou(const RotatedBox<T>& a, const RotatedBox<T>
     }
   }
   return rotated_box_detail::overlapping_iou(a, b);
+}
+
+// What tells quickly that the IoU of a pair is not above a threshold, for most pairs that do not
+// meet or are of unlike size.
+template <typename T>
+struct alignas(4 * sizeof(T)) PairProbe {
+  T center_x;
+  T center_y;
+  T radius;
+  T area;
+};
+
+template <typename T>
+DETECTRON2_HOST_DEVICE PairProbe<T> make_pair_probe(const RotatedBox<T>& box) {
+  // Drawing areas to a range brings no two of them farther apart in ratio, and keeps them and
+  // their quotients clear of overflow and underflow.
+  const T least = std::is_same_v<T, double> ? T(1e-290) : T(1e-30);
+  const T area = product(box.width, box.height);
+  return {box.center_x, box.center_y, box.radius,
+          area > least ? (area < 1 / least ? area : 1 / least) : least};
+}
+
+// A box of which the IoUs with others are compared with a threshold.
+template <typename T>
+struct ThresholdProbe {
+  PairProbe<T> box;
+  T least_area;
+  T largest_area;
+
+  // `true` unless rotated_iou of the two, in either order, is certainly not above the threshold.
+  DETECTRON2_HOST_DEVICE bool may_exceed(const PairProbe<T>& other) const {
+    // Without branches, so that a loop can be vectorised.
+    return circles_meet(box.center_x, box.center_y, box.radius, other.center_x, other.center_y,
+                        other.radius) &
+           (other.area >= least_area) & (other.area <= largest_area);
+  }
+};
+
+// For a threshold that is not negative: a pair that does not meet has an IoU of 0.
+template <typename T>
+DETECTRON2_HOST_DEVICE ThresholdProbe<T> make_threshold_probe(const RotatedBox<T>& box,
+                                                              T threshold) {
+  // The IoU is at most the smaller area over the larger. The margin is above all rounding.
+  const PairProbe<T> probe = make_pair_probe(box);
+  return {probe, probe.area * (threshold * T(0.99999)), probe.area / (threshold * T(0.99999))};
 }
 
 }  // namespace detectron2

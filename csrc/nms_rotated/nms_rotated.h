@@ -1,8 +1,8 @@
 // Kernels of torch.ops.detectron2.nms_rotated; T is float or double.
 //
-// Both take boxes (count, 5), contiguous, by descending score, and set keep[i] where box i has an
-// IoU above the threshold with no kept box before it. They compare the same bits, so they keep the
-// same boxes.
+// Boxes are (count, 5), contiguous. By descending score, a box is kept unless its IoU with a kept
+// box before it is above the threshold. CPU and CUDA compare the same bits, so they keep the same
+// boxes.
 
 #pragma once
 
@@ -12,25 +12,26 @@
 
 namespace detectron2 {
 
+// Takes boxes by descending score, and sets keep[i] where box i is kept.
 template <typename T>
 void nms_rotated_cpu(const T* boxes, int64_t count, double iou_threshold, bool* keep,
                      ParallelFor parallel_for);
 
-// The work space of the CUDA kernels, in words of 64 bits.
-struct NmsWorkspace {
-  uint64_t* overlaps;      // rows_per_panel * words, any content
-  uint64_t* removed;       // words, zeros
-  int64_t words;           // one bit for each box
-  int64_t rows_per_panel;  // boxes whose overlaps are held at a time, a multiple of 64
-};
+// Whether nms_rotated_cuda wants to be told the order of this many boxes. Fewer it ranks by itself.
+bool nms_rotated_wants_order(int64_t count);
 
-// Sizes for `count` boxes, with the pointers null. What is held does not grow with the square of
-// `count`.
-NmsWorkspace nms_rotated_workspace(int64_t count);
+// Bytes of work space, on the device, for `count` boxes of T, which are `element_size` bytes. What
+// grows with the square of `count` is bounded.
+int64_t nms_rotated_workspace(int64_t count, int64_t element_size);
 
-// On the current device, without waiting for it; `stream` is a cudaStream_t. `count` may not be 0.
+// Takes boxes in any order, and either their scores or, if it wants it, their `order`: the indices
+// by descending score, equal scores by index. Writes the indices of those kept, by descending
+// score, to `kept`, (count,), waits for the device and returns their number. On the current device;
+// `total` is memory of the host that the device can write to, `stream` a cudaStream_t. `count` may
+// not be 0.
 template <typename T>
-void nms_rotated_cuda(const T* boxes, int64_t count, double iou_threshold,
-                      const NmsWorkspace& workspace, bool* keep, void* stream);
+int64_t nms_rotated_cuda(const T* boxes, const T* scores, const int64_t* order, int64_t count,
+                         double iou_threshold, void* workspace, int64_t* kept, int64_t* total,
+                         void* stream);
 
 }  // namespace detectron2

@@ -6,13 +6,17 @@ namespace detectron2 {
 namespace {
 
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
-  const NmsRotatedArgs args = nms_rotated_args(boxes, scores);
-  dispatch_compute_dtype(args.boxes.scalar_type(), [&](auto zero) {
+  check_nms_rotated_args(boxes, scores);
+  const Tensor order = aten::stable_argsort_descending(scores);
+  const Tensor sorted =
+      contiguous_as(aten::index_select(boxes, 0, order), compute_dtype(boxes.scalar_type()));
+  const Tensor keep = torch::stable::new_empty(boxes, {boxes.size(0)}, ScalarType::Bool);
+  dispatch_compute_dtype(sorted.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    nms_rotated_cpu<T>(data_of<T>(args.boxes), args.boxes.size(0), iou_threshold,
-                       mutable_data_of<bool>(args.keep), parallel_for);
+    nms_rotated_cpu<T>(data_of<T>(sorted), sorted.size(0), iou_threshold,
+                       mutable_data_of<bool>(keep), parallel_for);
   });
-  return nms_rotated_result(args);
+  return aten::masked_select(order, keep);
 }
 
 }  // namespace

@@ -6,25 +6,31 @@ namespace detectron2 {
 namespace {
 
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
-  const NmsRotatedArgs args = nms_rotated_args(boxes, scores);
-  const int64_t count = args.boxes.size(0);
+  check_nms_rotated_args(boxes, scores);
+  const int64_t count = boxes.size(0);
+  Tensor kept = torch::stable::new_empty(boxes, {count}, ScalarType::Long);
   if (count == 0) {
-    return args.order;
+    return kept;
   }
-  NmsWorkspace workspace = nms_rotated_workspace(count);
-  const Tensor overlaps = torch::stable::new_empty(
-      boxes, {workspace.rows_per_panel * workspace.words}, ScalarType::Long);
-  const Tensor removed = torch::stable::new_zeros(boxes, {workspace.words}, ScalarType::Long);
-  workspace.overlaps = mutable_data_of<uint64_t>(overlaps);
-  workspace.removed = mutable_data_of<uint64_t>(removed);
-
   const DeviceGuard guard(boxes.get_device_index());
-  dispatch_compute_dtype(args.boxes.scalar_type(), [&](auto zero) {
+  const ScalarType dtype = compute_dtype(boxes.scalar_type());
+  const Tensor contiguous_boxes = contiguous_as(boxes, dtype);
+  const Tensor contiguous_scores = contiguous_as(scores, dtype);
+  const bool wants_order = nms_rotated_wants_order(count);
+  const Tensor order = wants_order ? aten::stable_argsort_descending(scores) : kept;
+  const Tensor total = empty_pinned_int64();
+  int64_t num_kept = 0;
+  dispatch_compute_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
-    nms_rotated_cuda<T>(data_of<T>(args.boxes), count, iou_threshold, workspace,
-                        mutable_data_of<bool>(args.keep), current_cuda_stream(boxes));
+    const Tensor workspace = torch::stable::new_empty(
+        boxes, {nms_rotated_workspace(count, sizeof(T))}, ScalarType::Byte);
+    num_kept =
+        nms_rotated_cuda<T>(data_of<T>(contiguous_boxes), data_of<T>(contiguous_scores),
+                            wants_order ? data_of<int64_t>(order) : nullptr, count, iou_threshold,
+                            mutable_data_of<char>(workspace), mutable_data_of<int64_t>(kept),
+                            mutable_data_of<int64_t>(total), current_cuda_stream(boxes));
   });
-  return nms_rotated_result(args);
+  return torch::stable::narrow(kept, 0, 0, num_kept);
 }
 
 }  // namespace

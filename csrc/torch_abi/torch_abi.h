@@ -234,6 +234,12 @@ inline void parallel_for(int64_t begin, int64_t end, int64_t grain_size, const R
 }
 
 #ifdef USE_CUDA
+// An int64 in memory of the host that a device can write to. From PyTorch's cache of such memory.
+inline Tensor empty_pinned_int64() {
+  return torch::stable::empty({1}, ScalarType::Long, std::nullopt,
+                              torch::stable::Device(torch::headeronly::DeviceType::CPU), true);
+}
+
 // PyTorch's current stream of the tensor's device: a cudaStream_t.
 inline void* current_cuda_stream(const Tensor& tensor) {
   void* stream = nullptr;

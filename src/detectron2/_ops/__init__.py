@@ -32,3 +32,8 @@ __all__ = [
     "roi_align_rotated",
 ]
 __all__ = ["box_iou_rotated", "deform_conv", "nms_rotated", "roi_align_rotated"]
+    pairwise_iou,
+    roi_align_rotated,
+)
+
+__all__ = ["box_iou_rotated", "nms_rotated", "pairwise_iou", "roi_align_rotated"]

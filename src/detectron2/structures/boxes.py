@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from detectron2._ops.pairwise_iou import intersection, ioa, iou
+
 _ArrayLike = list[float] | tuple[float, ...] | torch.Tensor | np.ndarray
 
 
@@ -269,24 +271,28 @@ def _inside(xyxy: torch.Tensor, box_size: tuple[int, int], margin: int) -> torch
 
 def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     """Areas of the intersections of N boxes with M boxes, ``(N, M)``."""
-    a, b = boxes1.tensor[:, None], boxes2.tensor
-    width = torch.min(a[..., 2], b[:, 2]) - torch.max(a[..., 0], b[:, 0])
-    height = torch.min(a[..., 3], b[:, 3]) - torch.max(a[..., 1], b[:, 1])
-    return width.clamp_(min=0) * height.clamp_(min=0)
+    return intersection(boxes1.tensor, boxes2.tensor)
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     """Intersection over union of N boxes with M boxes, ``(N, M)``; 0 where they do not overlap."""
-    intersection = pairwise_intersection(boxes1, boxes2)
-    union = boxes1.area()[:, None] + boxes2.area() - intersection
-    return torch.where(intersection > 0, intersection / union, 0.0)
+    if not torch.jit.is_scripting() and _has_operators(boxes1.device):
+        return torch.ops.detectron2.pairwise_iou(boxes1.tensor, boxes2.tensor)
+    return iou(boxes1.tensor, boxes2.tensor)
 
 
 def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     """Intersection of N boxes with M boxes over the area of the latter, ``(N, M)``; 0 where they
     do not overlap."""
-    intersection = pairwise_intersection(boxes1, boxes2)
-    return torch.where(intersection > 0, intersection / boxes2.area(), 0.0)
+    if not torch.jit.is_scripting() and _has_operators(boxes1.device):
+        return torch.ops.detectron2.pairwise_ioa(boxes1.tensor, boxes2.tensor)
+    return ioa(boxes1.tensor, boxes2.tensor)
+
+
+@torch.jit.unused
+def _has_operators(device: torch.device) -> bool:
+    """Whether the compiled operators apply. A trace holds PyTorch's own, so that it runs alone."""
+    return device.type in ("cpu", "cuda") and not torch.jit.is_tracing()
 
 
 def pairwise_point_box_distance(points: torch.Tensor, boxes: Boxes) -> torch.Tensor:
