@@ -12,12 +12,12 @@ from detectron2.layers.batch_norm import (
     get_norm,
 )
 from detectron2.layers.blocks import CNNBlockBase, DepthwiseSeparableConv2d
-from detectron2.layers.losses import ciou_loss, diou_loss
-from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.layers.deform_conv import (
     DeformConv,
     ModulatedDeformConv,
 )
+from detectron2.layers.losses import ciou_loss, diou_loss
+from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.layers.nms import batched_nms, batched_nms_rotated, nms, nms_rotated
 from detectron2.layers.roi_align import ROIAlign, roi_align
 from detectron2.layers.roi_align_rotated import ROIAlignRotated, roi_align_rotated
@@ -44,13 +44,12 @@ __all__ = [
     "Conv2d",
     "ConvTranspose2d",
     "CycleBatchNormList",
+    "DeformConv",
     "DepthwiseSeparableConv2d",
     "FrozenBatchNorm2d",
     "Linear",
-    "NaiveSyncBatchNorm",
-    "DeformConv",
-    "Linear",
     "ModulatedDeformConv",
+    "NaiveSyncBatchNorm",
     "ROIAlign",
     "ROIAlignRotated",
     "ShapeSpec",
