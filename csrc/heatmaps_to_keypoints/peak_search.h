@@ -71,7 +71,7 @@ DETECTRON2_HOST_DEVICE int32_t first_point_of(const ResizedSide<T>& side, int32_
   const T guess = (start + T(0.5)) / side.scale;
   const T limit = static_cast<T>(side.points);
   int32_t point = guess > 0 ? static_cast<int32_t>(guess < limit ? guess : limit) : 0;
-  // Off by one at most.
+  // The guess is off by one at most, or by what rounding adds.
   while (point > 0 && source_of(side, point - 1) >= start) {
     --point;
   }

@@ -30,23 +30,23 @@ class ImageList:
         self.tensor = tensor
         self.image_sizes = image_sizes
 
-    def __len__(self) -> int:
-        return len(self.image_sizes)
+    @property
+    def device(self) -> device:
+        """Where the batch lies."""
+        return self.tensor.device
 
     def __getitem__(self, idx: int) -> torch.Tensor:
         """Image ``idx`` without its padding, a view ``(C_1, ..., C_K, H, W)``."""
         size = self.image_sizes[idx]  # Not unpacked: a tensor while tracing.
         return self.tensor[idx, ..., : size[0], : size[1]]
 
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
     @torch.jit.unused
     def to(self, *args: Any, **kwargs: Any) -> "ImageList":
         """The list with its tensor where ``torch.Tensor.to(*args, **kwargs)`` says."""
         return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
-
-    @property
-    def device(self) -> device:
-        """Where the batch lies."""
-        return self.tensor.device
 
     @staticmethod
     def from_tensors(

@@ -39,17 +39,31 @@ class Keypoints:
             raise ValueError(f"keypoints must have the shape (N, K, 3), got {list(tensor.shape)}")
         self.tensor = tensor
 
-    def __len__(self) -> int:
-        return self.tensor.size(0)
-
-    def to(self, *args: Any, **kwargs: Any) -> "Keypoints":
-        """A copy where ``torch.Tensor.to(*args, **kwargs)`` says."""
-        return type(self)(self.tensor.to(*args, **kwargs))
-
     @property
     def device(self) -> torch.device:
         """Where the keypoints lie."""
         return self.tensor.device
+
+    def __len__(self) -> int:
+        return self.tensor.size(0)
+
+    def __getitem__(self, item: int | slice | torch.Tensor) -> "Keypoints":
+        """Select instances.
+
+        Args:
+            item: an index, of which a slice of length 1 comes back; or a slice, a bool mask or
+                int64 indices.
+        """
+        if isinstance(item, int):
+            return type(self)(self.tensor[item][None])
+        return type(self)(self.tensor[item])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_instances={len(self)})"
+
+    def to(self, *args: Any, **kwargs: Any) -> "Keypoints":
+        """A copy where ``torch.Tensor.to(*args, **kwargs)`` says."""
+        return type(self)(self.tensor.to(*args, **kwargs))
 
     def to_heatmap(
         self, boxes: torch.Tensor, heatmap_size: int
@@ -68,20 +82,6 @@ class Keypoints:
             is 0, too. Without instances both are of the shape ``(0,)``.
         """
         return _keypoints_to_heatmap(self.tensor, boxes, heatmap_size)
-
-    def __getitem__(self, item: int | slice | torch.Tensor) -> "Keypoints":
-        """Select instances.
-
-        Args:
-            item: an index, of which a slice of length 1 comes back; or a slice, a bool mask or
-                int64 indices.
-        """
-        if isinstance(item, int):
-            return type(self)(self.tensor[item][None])
-        return type(self)(self.tensor[item])
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_instances={len(self)})"
 
     @staticmethod
     def cat(keypoints_list: "Sequence[Keypoints]") -> "Keypoints":
