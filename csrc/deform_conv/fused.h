@@ -1,9 +1,9 @@
 // The fast CUDA kernels of the deformable convolution: samples go from shared memory straight into
 // tensor-core matrix products, and no matrix of samples is ever written to memory.
 //
-// They serve float32 (three TF32 products for one, so with float32's precision), float16 and
-// bfloat16 (accumulated in float32), on GPUs from sm_80 on and for shapes that
-// deform_conv_fused_supports; all others take the kernels of deform_conv.h.
+// They serve float32 (each value split into two of float16 with exact scales, so with float32's
+// precision), float16 and bfloat16 (accumulated in float32), on GPUs from sm_80 on and for shapes
+// that deform_conv_fused_supports; all others take the kernels of deform_conv.h.
 
 #pragma once
 
@@ -26,25 +26,34 @@ int64_t deform_conv_fused_forward_workspace(const DeformConvShape& shape, int64_
                                             Layout layout);
 
 // output = conv(...) + bias; `mask` and `bias` (out_channels) may be null. T is float, Half or
-// BFloat16. `input` and `output` are in `layout`. `stream` is a cudaStream_t.
+// BFloat16. `input` and `output` are in `layout`. The same bits on every run. `workspace` is
+// aligned to 256 bytes, the tensors to their elements. `stream` is a cudaStream_t.
 template <typename T>
 void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, const T* weight,
                                const T* bias, const DeformConvShape& shape, Layout layout,
                                void* workspace, T* output, void* stream);
 
-// Bytes of work space that the backward pass needs, besides its tensors.
-int64_t deform_conv_fused_backward_workspace(const DeformConvShape& shape, int64_t element_size,
-                                             Layout layout, bool need_data_gradients,
-                                             bool need_weight_gradient);
+// Bytes of work space that the gradient of the weight needs, besides its tensors.
+int64_t deform_conv_fused_backward_weight_workspace(const DeformConvShape& shape,
+                                                    int64_t element_size, Layout layout);
 
-// The gradients; each pointer but grad_mask's may be null together with what it stands beside:
-// grad_input, grad_offset and grad_mask (null without a mask) for the data, grad_weight for the
-// weight. All are written whole, by adding with atomics in no fixed order. `grad_output`, `input`
-// and `grad_input` are in `layout`.
+// grad_weight, written whole, by adding with atomics in no fixed order. `mask` may be null;
+// `grad_output` and `input` are in `layout`.
 template <typename T>
-void deform_conv_fused_backward(const T* grad_output, const T* input, const T* offset,
-                                const T* mask, const T* weight, const DeformConvShape& shape,
-                                Layout layout, void* workspace, T* grad_input, T* grad_offset,
-                                T* grad_mask, T* grad_weight, void* stream);
+void deform_conv_fused_backward_weight(const T* grad_output, const T* input, const T* offset,
+                                       const T* mask, const DeformConvShape& shape, Layout layout,
+                                       void* workspace, T* grad_weight, void* stream);
+
+// Bytes of work space that the gradients of the data need, besides their tensors.
+int64_t deform_conv_fused_backward_data_workspace(const DeformConvShape& shape,
+                                                  int64_t element_size, Layout layout);
+
+// grad_input, grad_offset and grad_mask (null without a mask), each written whole, grad_input by
+// adding with atomics in no fixed order. `grad_output`, `input` and `grad_input` are in `layout`.
+template <typename T>
+void deform_conv_fused_backward_data(const T* grad_output, const T* input, const T* offset,
+                                     const T* mask, const T* weight, const DeformConvShape& shape,
+                                     Layout layout, void* workspace, T* grad_input, T* grad_offset,
+                                     T* grad_mask, void* stream);
 
 }  // namespace detectron2

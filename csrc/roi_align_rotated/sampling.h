@@ -30,8 +30,16 @@ struct RotatedRoi {
   int64_t samples_y;
 };
 
+// A point of the map. `inside` is false more than a pixel outside, where features count as zero;
+// within that pixel the nearest row and column are extended, so that y and x are the map's.
+template <typename R>
+struct SamplePoint {
+  bool inside;
+  R y;
+  R x;
+};
+
 // Bilinear interpolation at a point: four pixels, as offsets into a channel, with their weights.
-// `inside` is false for a point more than a pixel outside the map, where features count as zero.
 template <typename R>
 struct BilinearSample {
   bool inside;
@@ -95,37 +103,49 @@ DETECTRON2_HOST_DEVICE R sample_weight(const RotatedRoi<R>& roi) {
 }
 
 // Sample (sample_y, sample_x) of bin (bin_y, bin_x): placed in the RoI's own frame, then turned.
+// Never decreasing or never increasing in each of the four numbers, rounding included.
+template <typename R>
+DETECTRON2_HOST_DEVICE SamplePoint<R> sample_point(const RotatedRoi<R>& roi, R bin_y, R bin_x,
+                                                   R sample_y, R sample_x,
+                                                   const RoiAlignRotatedShape& shape) {
+  const R along_y = bin_y - static_cast<R>(shape.pooled_height) / 2 +
+                    (sample_y + R(0.5)) / static_cast<R>(roi.samples_y);
+  const R along_x = bin_x - static_cast<R>(shape.pooled_width) / 2 +
+                    (sample_x + R(0.5)) / static_cast<R>(roi.samples_x);
+  const R down = product(along_y, roi.bin_height);
+  const R right = product(along_x, roi.bin_width);
+  const R y = product(down, roi.cosine) - product(right, roi.sine) + roi.center_y;
+  const R x = product(down, roi.sine) + product(right, roi.cosine) + roi.center_x;
+  const R last_y = static_cast<R>(shape.height - 1);
+  const R last_x = static_cast<R>(shape.width - 1);
+
+  SamplePoint<R> point;
+  point.inside =
+      y >= -1 && y <= static_cast<R>(shape.height) && x >= -1 && x <= static_cast<R>(shape.width);
+  point.y = y < 0 ? R(0) : (y > last_y ? last_y : y);
+  point.x = x < 0 ? R(0) : (x > last_x ? last_x : x);
+  return point;
+}
+
 template <typename R>
 DETECTRON2_HOST_DEVICE BilinearSample<R> bilinear_sample(const RotatedRoi<R>& roi, int64_t bin_y,
                                                          int64_t bin_x, int64_t sample_y,
                                                          int64_t sample_x,
                                                          const RoiAlignRotatedShape& shape) {
-  const R along_y = static_cast<R>(bin_y) - static_cast<R>(shape.pooled_height) / 2 +
-                    (static_cast<R>(sample_y) + R(0.5)) / static_cast<R>(roi.samples_y);
-  const R along_x = static_cast<R>(bin_x) - static_cast<R>(shape.pooled_width) / 2 +
-                    (static_cast<R>(sample_x) + R(0.5)) / static_cast<R>(roi.samples_x);
-  const R down = product(along_y, roi.bin_height);
-  const R right = product(along_x, roi.bin_width);
-  R y = product(down, roi.cosine) - product(right, roi.sine) + roi.center_y;
-  R x = product(down, roi.sine) + product(right, roi.cosine) + roi.center_x;
-
+  const SamplePoint<R> point =
+      sample_point(roi, static_cast<R>(bin_y), static_cast<R>(bin_x), static_cast<R>(sample_y),
+                   static_cast<R>(sample_x), shape);
   BilinearSample<R> sample;
-  sample.inside =
-      y >= -1 && y <= static_cast<R>(shape.height) && x >= -1 && x <= static_cast<R>(shape.width);
+  sample.inside = point.inside;
   if (!sample.inside) {
     return sample;
   }
-  // Within a pixel of the map the nearest row and column are extended.
-  const R last_y = static_cast<R>(shape.height - 1);
-  const R last_x = static_cast<R>(shape.width - 1);
-  y = y < 0 ? R(0) : (y > last_y ? last_y : y);
-  x = x < 0 ? R(0) : (x > last_x ? last_x : x);
-  const int64_t top = static_cast<int64_t>(y);
-  const int64_t left = static_cast<int64_t>(x);
+  const int64_t top = static_cast<int64_t>(point.y);
+  const int64_t left = static_cast<int64_t>(point.x);
   const int64_t below = top + 1 < shape.height ? top + 1 : top;
   const int64_t next = left + 1 < shape.width ? left + 1 : left;
-  const R part_y = y - static_cast<R>(top);
-  const R part_x = x - static_cast<R>(left);
+  const R part_y = point.y - static_cast<R>(top);
+  const R part_x = point.x - static_cast<R>(left);
   sample.offset[0] = top * shape.width + left;
   sample.offset[1] = top * shape.width + next;
   sample.offset[2] = below * shape.width + left;

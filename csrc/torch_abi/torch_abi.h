@@ -205,6 +205,21 @@ inline Tensor index_select(const Tensor& tensor, int64_t dim, const Tensor& inde
   return call<1>("aten::index_select", "", tensor, dim, index)[0];
 }
 
+// The stable headers have no sum, but a difference with a factor. Of two dtypes the wider one.
+inline Tensor add(const Tensor& tensor, const Tensor& other) {
+  return torch::stable::subtract(tensor, other, -1.0);
+}
+
+// Products of matrices, (N, A, B) with (N, B, C).
+inline Tensor bmm(const Tensor& left, const Tensor& right) {
+  return call<1>("aten::bmm", "", left, right)[0];
+}
+
+// As above, into `output`, (N, A, C), which may have gaps between its matrices.
+inline void bmm_out(const Tensor& left, const Tensor& right, const Tensor& output) {
+  call<1>("aten::bmm", "out", left, right, output);
+}
+
 inline Tensor masked_select(const Tensor& tensor, const Tensor& mask) {
   return call<1>("aten::masked_select", "", tensor, mask)[0];
 }

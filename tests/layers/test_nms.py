@@ -1,5 +1,7 @@
 """NMS within classes, plain and rotated, against a greedy loop in float64."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ import torch
 from detectron2.layers import batched_nms, batched_nms_rotated, nms, nms_rotated
 
 NUM_LVIS_CLASSES = 1203
+
+# The package has a function of the module's name.
+nms_module = importlib.import_module("detectron2.layers.nms")
 
 
 def random_boxes(seed, count, extent=100.0, side=40.0):
@@ -151,6 +156,38 @@ def test_boxes_that_are_not_finite_leave_the_others_alone():
         turned, torch.cat([scores, torch.zeros(1)]), torch.cat([classes, classes[:1]]), 0.3
     )
     assert [i for i in keep.tolist() if i < 40] == expected
+
+
+@pytest.mark.parametrize("far", [1e15, 3e38, float("inf")])
+@pytest.mark.parametrize("is_rotated", [False, True])
+def test_a_stray_box_leaves_the_others_alone(far, is_rotated):
+    """Classes a stray box apart, no digit of the others' coordinates would be left."""
+    boxes = random_boxes(30, 60)
+    scores, classes = random_scores(31, 60), random_classes(32, 60, 3)
+    stray = torch.tensor([[0.0, 0, far, far], [-far, 0, 5, far]])
+    expected = greedy(boxes, scores, classes, 0.3)
+    assert len(expected) < 60
+    inputs = (
+        torch.cat([boxes, stray]),
+        torch.cat([scores, torch.ones(2)]),
+        torch.cat([classes, torch.tensor([2, 0])]),
+    )
+    if is_rotated:
+        stray = torch.tensor([[0.0, 0, far, far, 45], [far, 0, 5, far, 0]])
+        keep = batched_nms_rotated(torch.cat([rotated(boxes), stray]), *inputs[1:], 0.3)
+    else:
+        keep = batched_nms(*inputs, 0.3)
+    assert [i for i in keep.tolist() if i < 60] == expected
+
+
+def test_groups_of_classes_give_what_all_at_once_gives(monkeypatch):
+    """As on a GPU with many boxes."""
+    boxes, scores = random_boxes(33, 300, 200.0), random_scores(34, 300)
+    classes = random_classes(35, 300, 40)
+    expected = greedy(boxes, scores, classes, 0.3)
+    for group_size in (1, 20, 50, 1000):
+        monkeypatch.setattr(nms_module, "_group_size", lambda _, size=group_size: size)
+        assert batched_nms(boxes, scores, classes, 0.3).tolist() == expected
 
 
 def test_class_indices_may_be_any_integers():

@@ -13,9 +13,24 @@ arguments.
 
 from detectron2._ops import (
     box_iou_rotated,
+    deform_conv,
+    heatmaps_to_keypoints,
+    mask_bounding_boxes,
     nms_rotated,
     pairwise_iou,
+    paste_masks,
+    rasterize_polygons,
     roi_align_rotated,
 )
 
-__all__ = ["box_iou_rotated", "nms_rotated", "pairwise_iou", "roi_align_rotated"]
+__all__ = [
+    "box_iou_rotated",
+    "deform_conv",
+    "heatmaps_to_keypoints",
+    "mask_bounding_boxes",
+    "nms_rotated",
+    "pairwise_iou",
+    "paste_masks",
+    "rasterize_polygons",
+    "roi_align_rotated",
+]

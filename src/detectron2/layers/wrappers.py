@@ -41,6 +41,9 @@ def shapes_to_tensor(x: list[int], device: torch.device | None = None) -> torch.
     """
     if torch.jit.is_scripting():
         return torch.as_tensor(x, device=device)
+    if torch.compiler.is_compiling():
+        # A list of sizes would become constants.
+        return torch.stack([torch.full((), size, dtype=torch.int64, device=device) for size in x])
     if torch.jit.is_tracing() and any(isinstance(size, torch.Tensor) for size in x):
         sizes = torch.stack(
             [size if isinstance(size, torch.Tensor) else torch.as_tensor(size) for size in x]

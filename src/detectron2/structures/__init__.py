@@ -7,15 +7,27 @@ from detectron2.structures.boxes import (
     pairwise_iou,
     pairwise_point_box_distance,
 )
-from detectron2.structures.rotated_boxes import RotatedBoxes
+from detectron2.structures.image_list import ImageList
+from detectron2.structures.instances import Instances
+from detectron2.structures.keypoints import Keypoints, heatmaps_to_keypoints
+from detectron2.structures.masks import BitMasks, PolygonMasks, ROIMasks, polygons_to_bitmask
+from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou_rotated
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 
 __all__ = [
+    "BitMasks",
     "BoxMode",
     "Boxes",
+    "ImageList",
+    "Instances",
+    "Keypoints",
+    "PolygonMasks",
+    "ROIMasks",
     "RotatedBoxes",
+    "heatmaps_to_keypoints",
     "pairwise_ioa",
     "pairwise_iou",
     "pairwise_iou_rotated",
     "pairwise_point_box_distance",
+    "polygons_to_bitmask",
 ]

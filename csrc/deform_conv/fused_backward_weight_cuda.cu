@@ -1,0 +1,648 @@
+// The gradient of the weight: a matrix product of the output's gradient (output channels by pixels)
+// with samples (pixels by taps and channels).
+//
+// A tile of the result is kOutputs x kColumns: a few columns of taps and lines of channels. The sum
+// over pixels of all tiles is cut into as many even runs as there are processors, each a block's
+// work, whose sums are added with atomics.
+
+#include <cstdint>
+#include <type_traits>
+
+#include "csrc/common/cuda_launch.h"
+#include "csrc/common/half.h"
+#include "csrc/deform_conv/fused.h"
+#include "csrc/deform_conv/fused_sampling.h"
+#include "csrc/deform_conv/tensor_core.h"
+
+namespace detectron2 {
+namespace deform_conv_fused {
+
+constexpr int kColumns = 128;
+
+// Samples of a step, of lines.
+constexpr int kStepSamples = 128;
+
+template <int kOutputsValue, int kWarpOutputsValue, int kWarpColumnsValue>
+struct WeightTile {
+  static constexpr int kOutputs = kOutputsValue;
+  static constexpr int kWarpOutputs = kWarpOutputsValue;
+  static constexpr int kWarpColumns = kWarpColumnsValue;
+  static constexpr int kWarpsAcross = kColumns / kWarpColumns;
+  static constexpr int kThreads = kOutputs / kWarpOutputs * kWarpsAcross * 32;
+  // Blocks whose registers, 128 a thread, a processor has room for.
+  static constexpr int kResidentBlocks = 512 / kThreads;
+  // A thread takes this many vectors of samples, each during some quarters of the products.
+  static constexpr int kPasses = kStepSamples * kLineVectors / kThreads;
+  static constexpr int kQuartersPerPass = 4 / kPasses;
+  static constexpr int kGradientBytes = kOutputs * kLineBytes;
+  static constexpr int kStageBytes = kGradientBytes + kStepSamples * kLineBytes;
+  static constexpr int kSharedBytes =
+      2 * kStageBytes + 2 * kStepSamples * 20 + 2 * kOutputs * 4 + kColumns * 4;
+};
+
+// Pixels that a step adds up: a line of the packed gradient.
+template <typename T>
+constexpr int kStepPixels = kLineChannels<T>;
+
+// A column: the channels of a line for one tap. Columns are numbered by group, by line, by tap.
+template <typename T>
+constexpr int kTileColumns = kColumns / kLineChannels<T>;
+
+struct WeightArguments {
+  SamplingShape sampling;
+  PixelOrder order;
+  int pixels;  // of an output image
+  int steps_per_image;
+  int lines;  // of a pixel and group
+  int columns;
+  int column_tiles;
+  int packed_outputs;
+  int64_t pixel_bytes;
+  int64_t image_bytes;
+  int64_t first_image;
+  int64_t tile_steps;   // of each tile: images * steps_per_image
+  int64_t total_steps;  // of all tiles
+};
+
+// The first step of a run; `runs` cut `total` steps evenly.
+__device__ __forceinline__ int64_t first_step(int64_t run, int64_t runs, int64_t total) {
+  return total * run / runs;
+}
+
+// Adds to two neighbours at an address aligned to both.
+__device__ __forceinline__ void add_pair(float* address, float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(address), "f"(first), "f"(second)
+               : "memory");
+#else
+  atomicAdd(address, first);
+  atomicAdd(address + 1, second);
+#endif
+}
+
+// Packs the gradient for the products: for each step and output channel a line of the step's
+// pixels, which for float32 is 32 high parts, then 32 low parts, of the gradient times a power of
+// two for that line. Blocks are (step of the image, output channels, image), a warp to a line.
+constexpr int kPackOutputs = 64;
+
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_gradient_kernel(const T* grad_output, PixelOrder order, int pixels, int out_channels,
+                         int64_t image_stride, int64_t channel_stride, int64_t pixel_stride,
+                         int packed_outputs, float* inverse_scales, uint16_t* packed) {
+  constexpr int kPixels = kStepPixels<T>;
+  __shared__ int64_t places[kPixels];
+  const int first = blockIdx.x * kPixels;
+  if (threadIdx.x < kPixels) {
+    int64_t place = -1;
+    if (first + static_cast<int>(threadIdx.x) < pixels) {
+      const Pixel pixel = pixel_at(order, first + threadIdx.x);
+      place = (static_cast<int64_t>(pixel.y) * order.width + pixel.x) * pixel_stride;
+    }
+    places[threadIdx.x] = place;
+  }
+  __syncthreads();
+  const int lane = threadIdx.x % 32;
+  const int64_t step = blockIdx.z * int64_t{gridDim.x} + blockIdx.x;
+  const T* image = grad_output + blockIdx.z * image_stride;
+#pragma unroll 4
+  for (int i = threadIdx.x / 32; i < kPackOutputs; i += kPackThreads / 32) {
+    const int output = blockIdx.y * kPackOutputs + i;
+    const int64_t row = step * packed_outputs + output;
+    uint16_t* line = packed + row * (kLineBytes / 2);
+    const T* plane = image + output * channel_stride;
+    if constexpr (std::is_same_v<T, float>) {
+      const int64_t place = output < out_channels ? places[lane] : -1;
+      const float value = place < 0 ? 0.0f : plane[place];
+      const PowerOfTwo power = scale_to_exponent<13>(largest_in_warp(finite_magnitude(value)));
+      const SplitPair parts = split(value * power.scale, 0.0f);
+      line[lane] = static_cast<uint16_t>(parts.high & 0xffffu);
+      line[32 + lane] = static_cast<uint16_t>(parts.low & 0xffffu);
+      if (lane == 0) {
+        inverse_scales[row] = power.inverse;
+      }
+    } else {
+      uint32_t pair = 0;
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const int64_t place = output < out_channels ? places[2 * lane + k] : -1;
+        if (place >= 0) {
+          pair |= static_cast<uint32_t>(plane[place].bits) << (16 * k);
+        }
+      }
+      reinterpret_cast<uint32_t*>(line)[lane] = pair;
+    }
+  }
+}
+
+// Bits of the largest finite magnitude of `values` into `largest`, which starts as zero.
+__global__ void __launch_bounds__(kPackThreads)
+    largest_kernel(const float* values, int64_t count, uint32_t* largest) {
+  uint32_t result = 0;
+  const int64_t stride = int64_t{gridDim.x} * kPackThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kPackThreads + threadIdx.x; i < count; i += stride) {
+    result = max(result, finite_magnitude(values[i]));
+  }
+  result = largest_in_warp(result);
+  if (threadIdx.x % 32 == 0) {
+    atomicMax(largest, result);
+  }
+}
+
+// The same for each channel of (pixels, channels), kChannelPixels of them a block.
+constexpr int kChannelPixels = 64;
+
+__global__ void __launch_bounds__(kPackThreads)
+    channel_largest_kernel(const float* values, int64_t pixels, int channels, uint32_t* largest) {
+  const int64_t first = int64_t{blockIdx.x} * kChannelPixels;
+  const int64_t last = first + kChannelPixels < pixels ? first + kChannelPixels : pixels;
+  for (int channel = threadIdx.x; channel < channels; channel += kPackThreads) {
+    uint32_t result = 0;
+    for (int64_t pixel = first; pixel < last; ++pixel) {
+      result = max(result, finite_magnitude(values[pixel * channels + channel]));
+    }
+    atomicMax(largest + channel, result);
+  }
+}
+
+template <typename T, typename Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
+    weight_kernel(const char* gradient, const float* gradient_scales, const char* input,
+                  const uint32_t* input_largest, const uint32_t* mask_largest, const T* offset,
+                  const T* mask, const char* zeros, WeightArguments arguments, float* total) {
+  constexpr bool kSplit = std::is_same_v<T, float>;
+  using Product = std::conditional_t<kSplit, Half, T>;
+  constexpr int kPixels = kStepPixels<T>;
+  constexpr int kChannels = kLineChannels<T>;
+  constexpr int kRows = Tile::kWarpOutputs / 16;
+  constexpr int kWarpBlocks = Tile::kWarpColumns / 8;
+  constexpr int kRowsPerPass = Tile::kThreads / kLineVectors;
+
+  extern __shared__ __align__(1024) char shared[];
+  float4* table_weights = reinterpret_cast<float4*>(shared + 2 * Tile::kStageBytes);
+  uint32_t* table_corners = reinterpret_cast<uint32_t*>(table_weights + 2 * kStepSamples);
+  float* row_scales = reinterpret_cast<float*>(table_corners + 2 * kStepSamples);
+  float* column_scales = row_scales + 2 * Tile::kOutputs;
+  const uint32_t stages = shared_address(shared);
+
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int warp_output = warp / Tile::kWarpsAcross * Tile::kWarpOutputs;
+  const int warp_column = warp % Tile::kWarpsAcross * Tile::kWarpColumns;
+  const SamplingShape& sampling = arguments.sampling;
+  const int64_t pixel_bytes = arguments.pixel_bytes;
+  const int64_t row_bytes = pixel_bytes * sampling.width;
+
+  const int vector = threadIdx.x % kLineVectors;
+  const int first_row = threadIdx.x / kLineVectors;
+  const char* thread_input = input + vector * 16;
+  const char* thread_zeros = zeros + vector * 16;
+
+  // Where ldmatrix reads: gradients as rows, samples transposed.
+  const int gradient_row = warp_output + (lane & 15);
+  const int gradient_vector = lane >> 4;
+  const int sample_row = (lane & 7) + (lane >> 3 & 1) * 8;
+  const int sample_vector = kSplit ? lane >> 4 << 2 : lane >> 4;
+
+  float mask_scale = 1;
+  float mask_inverse = 1;
+  if constexpr (kSplit) {
+    const PowerOfTwo power = scale_to_exponent<0>(*mask_largest);
+    mask_scale = power.scale;
+    mask_inverse = power.inverse;
+  }
+
+  int64_t unit = first_step(blockIdx.x, gridDim.x, arguments.total_steps);
+  const int64_t last_unit = first_step(blockIdx.x + 1, gridDim.x, arguments.total_steps);
+  while (unit < last_unit) {
+    const int64_t tile = unit / arguments.tile_steps;
+    const int64_t tile_start = tile * arguments.tile_steps;
+    const int first = static_cast<int>(unit - tile_start);
+    const int64_t rest = last_unit - tile_start;
+    const int last = static_cast<int>(rest < arguments.tile_steps ? rest : arguments.tile_steps);
+    unit += last - first;
+    const int first_output = static_cast<int>(tile / arguments.column_tiles) * Tile::kOutputs;
+    const int first_column = static_cast<int>(tile % arguments.column_tiles) * kTileColumns<T>;
+
+    __syncthreads();
+    if constexpr (kSplit) {
+      if (threadIdx.x < kColumns) {
+        const int column = first_column + threadIdx.x / kChannels;
+        float scale = 1;
+        if (column < arguments.columns) {
+          scale = scale_to_exponent<13>(
+                      input_largest[column / sampling.taps * kChannels + threadIdx.x % kChannels])
+                      .scale;
+        }
+        column_scales[threadIdx.x] = scale;
+      }
+    }
+
+    // The sample point that this thread computes in each step: its pixel and column.
+    const int point_column = first_column + threadIdx.x / kPixels;
+    const bool has_point = threadIdx.x < kStepSamples;
+    const int point_line = point_column / sampling.taps;
+    const int point_tap = point_column - point_line * sampling.taps;
+    auto write_point = [&](int step) {
+      if (has_point) {
+        const int image = step / arguments.steps_per_image;
+        const int pixel = (step - image * arguments.steps_per_image) * kPixels +
+                          static_cast<int>(threadIdx.x) % kPixels;
+        SamplePoint point = {kNowhere, {0, 0, 0, 0}};
+        if (point_column < arguments.columns && pixel < arguments.pixels && step < last) {
+          point = sample_point(offset, mask, sampling, arguments.order,
+                               arguments.first_image + image, point_line / arguments.lines,
+                               point_tap, pixel_at(arguments.order, pixel));
+        }
+        if constexpr (kSplit) {
+          point.weights.x *= mask_scale;
+          point.weights.y *= mask_scale;
+          point.weights.z *= mask_scale;
+          point.weights.w *= mask_scale;
+        }
+        const int at = ((step - first) & 1) * kStepSamples + threadIdx.x;
+        table_corners[at] = point.corner;
+        table_weights[at] = point.weights;
+      }
+    };
+    auto copy_gradient = [&](int step, int stage) {
+      const uint32_t tile_address = stages + stage * Tile::kStageBytes;
+      const int64_t row = int64_t{step} * arguments.packed_outputs + first_output;
+      const char* line = gradient + row * kLineBytes + threadIdx.x * 16;
+#pragma unroll
+      for (int i = 0; i < Tile::kOutputs / kRowsPerPass; ++i) {
+        copy_async(tile_address + swizzled(first_row + i * kRowsPerPass, vector),
+                   line + i * (Tile::kThreads * 16));
+      }
+      if constexpr (kSplit) {
+        if (threadIdx.x < Tile::kOutputs / 4) {
+          copy_async(shared_address(row_scales + stage * Tile::kOutputs + threadIdx.x * 4),
+                     gradient_scales + row + threadIdx.x * 4);
+        }
+      }
+    };
+    auto load_samples = [&](Corners& corners, int step, int pass) {
+      const int image = step / arguments.steps_per_image;
+      const int column = first_column + (first_row + pass * kRowsPerPass) / kPixels;
+      const char* line =
+          thread_input + image * arguments.image_bytes + column / sampling.taps * kLineBytes;
+      load_corners(
+          corners, line, thread_zeros,
+          table_corners[((step - first) & 1) * kStepSamples + first_row + pass * kRowsPerPass],
+          pixel_bytes, row_bytes);
+    };
+    auto store_samples = [&](const Corners& corners, int pass, int stage) {
+      const int row = first_row + pass * kRowsPerPass;
+      const uint32_t tile_address = stages + stage * Tile::kStageBytes + Tile::kGradientBytes;
+      float sample[16 / sizeof(T)];
+      interpolate<T>(sample, corners, table_weights[stage * kStepSamples + row]);
+      if constexpr (kSplit) {
+        const float4 scale = *reinterpret_cast<const float4*>(
+            column_scales + row / kPixels * kChannels + vector * 4);
+        const SplitPair left = split(sample[0] * scale.x, sample[1] * scale.y);
+        const SplitPair right = split(sample[2] * scale.z, sample[3] * scale.w);
+        const uint32_t half = vector % 2 * 8;
+        store_shared(tile_address + swizzled(row, vector / 2) + half, left.high, right.high);
+        store_shared(tile_address + swizzled(row, 4 + vector / 2) + half, left.low, right.low);
+      } else {
+        store_shared(tile_address + swizzled(row, vector),
+                     {pack<T>(sample[0], sample[1]), pack<T>(sample[2], sample[3]),
+                      pack<T>(sample[4], sample[5]), pack<T>(sample[6], sample[7])});
+      }
+    };
+
+    float sums[kRows][kWarpBlocks][4] = {};
+    // A quarter of the products of a step.
+    auto multiply = [&](int quarter, int stage) {
+      const uint32_t gradients = stages + stage * Tile::kStageBytes;
+      const uint32_t samples = gradients + Tile::kGradientBytes;
+      if constexpr (kSplit) {
+        constexpr int kHalf = kRows / 2;
+        const int slice = quarter / 2;
+        const int row0 = quarter % 2 * kHalf;
+        uint32_t high[kHalf][4];
+        uint32_t low[kHalf][4];
+        float scales[kHalf][2];
+#pragma unroll
+        for (int i = 0; i < kHalf; ++i) {
+          const int row = gradient_row + (row0 + i) * 16;
+          load_matrices(high[i], gradients + swizzled(row, 2 * slice + gradient_vector));
+          load_matrices(low[i], gradients + swizzled(row, 4 + 2 * slice + gradient_vector));
+          const float* scale =
+              row_scales + stage * Tile::kOutputs + warp_output + (row0 + i) * 16 + lane / 4;
+          scales[i][0] = scale[0];
+          scales[i][1] = scale[8];
+        }
+#pragma unroll
+        for (int j = 0; j < kWarpBlocks; ++j) {
+          const int column = warp_column + j * 8;
+          // High parts in the first two matrices, low parts in the others.
+          uint32_t columns[4];
+          load_matrices_transposed(
+              columns, samples + swizzled(column / kChannels * kPixels + slice * 16 + sample_row,
+                                          column % kChannels / 8 + sample_vector));
+          // Tensor cores round sums towards zero, so long sums are float32's own additions.
+          float partial[kHalf][4] = {};
+#pragma unroll
+          for (int i = 0; i < kHalf; ++i) {
+            multiply_add<Half>(partial[i], low[i], columns[0], columns[1]);
+          }
+#pragma unroll
+          for (int i = 0; i < kHalf; ++i) {
+            multiply_add<Half>(partial[i], high[i], columns[2], columns[3]);
+          }
+#pragma unroll
+          for (int i = 0; i < kHalf; ++i) {
+            multiply_add<Half>(partial[i], high[i], columns[0], columns[1]);
+          }
+#pragma unroll
+          for (int i = 0; i < kHalf; ++i) {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+              sums[row0 + i][j][k] += partial[i][k] * scales[i][k / 2];
+            }
+          }
+        }
+      } else {
+        uint32_t rows[kRows][4];
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+          load_matrices(rows[i],
+                        gradients + swizzled(gradient_row + i * 16, 2 * quarter + gradient_vector));
+        }
+#pragma unroll
+        for (int j = 0; j < kWarpBlocks; j += 2) {
+          const int column = warp_column + j * 8;
+          uint32_t columns[4];
+          load_matrices_transposed(
+              columns, samples + swizzled(column / kChannels * kPixels + quarter * 16 + sample_row,
+                                          column % kChannels / 8 + sample_vector));
+#pragma unroll
+          for (int i = 0; i < kRows; ++i) {
+            multiply_add<Product>(sums[i][j], rows[i], columns[0], columns[1]);
+            multiply_add<Product>(sums[i][j + 1], rows[i], columns[2], columns[3]);
+          }
+        }
+      }
+    };
+
+    Corners corners;
+    write_point(first);
+    write_point(first + 1);
+    copy_gradient(first, 0);
+    commit_copies();
+    __syncthreads();
+#pragma unroll
+    for (int pass = 0; pass < Tile::kPasses; ++pass) {
+      load_samples(corners, first, pass);
+      store_samples(corners, pass, 0);
+    }
+    for (int step = first; step < last; ++step) {
+      const int stage = (step - first) & 1;
+      const bool more = step + 1 < last;
+      wait_copies<0>();
+      __syncthreads();
+      if (more) {
+        copy_gradient(step + 1, stage ^ 1);
+      }
+      commit_copies();
+#pragma unroll
+      for (int quarter = 0; quarter < 4; ++quarter) {
+        const int pass = quarter / Tile::kQuartersPerPass;
+        if (more && quarter % Tile::kQuartersPerPass == 0) {
+          load_samples(corners, step + 1, pass);
+        }
+        if (quarter == 2) {
+          write_point(step + 2);
+        }
+        multiply(quarter, stage);
+        if (more && (quarter + 1) % Tile::kQuartersPerPass == 0) {
+          store_samples(corners, pass, stage ^ 1);
+        }
+      }
+    }
+
+#pragma unroll
+    for (int j = 0; j < kWarpBlocks; ++j) {
+      const int column = warp_column + j * 8 + lane % 4 * 2;
+      float inverse[2] = {1, 1};
+      if constexpr (kSplit) {
+        // The inverse of a power of two is exact.
+        inverse[0] = 1 / column_scales[column];
+        inverse[1] = 1 / column_scales[column + 1];
+      }
+#pragma unroll
+      for (int i = 0; i < 2 * kRows; ++i) {
+        const int64_t row = first_output + warp_output + i * 8 + lane / 4;
+        const float* sum = sums[i / 2][j] + i % 2 * 2;
+        add_pair(total + (row * arguments.column_tiles + tile % arguments.column_tiles) * kColumns +
+                     column,
+                 sum[0] * inverse[0] * mask_inverse, sum[1] * inverse[1] * mask_inverse);
+      }
+    }
+  }
+}
+
+// Writes the sums of output channel blockIdx.x in the order of the weight.
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    unpack_weight_kernel(const float* total, int column_tiles, int groups, int group_channels,
+                         int lines, int taps, T* grad_weight) {
+  constexpr int kChannels = kLineChannels<T>;
+  const float* row = total + int64_t{blockIdx.x} * column_tiles * kColumns;
+  const int count = groups * group_channels * taps;
+  for (int i = blockIdx.y * kPackThreads + threadIdx.x; i < count; i += gridDim.y * kPackThreads) {
+    const int channel = i / taps;
+    const int tap = i - channel * taps;
+    const int group = channel / group_channels;
+    const int in_group = channel - group * group_channels;
+    const int line = in_group / kChannels;
+    const int column = (group * lines + line) * taps + tap;
+    grad_weight[int64_t{blockIdx.x} * count + i] =
+        narrow<T>(row[column * kChannels + in_group - line * kChannels]);
+  }
+}
+
+using WideWeightTile = WeightTile<256, 64, 32>;
+using NarrowWeightTile = WeightTile<128, 64, 32>;
+
+// Where the parts of the work space begin.
+struct WeightWorkspace {
+  int64_t largest;  // zeros first, then the mask's largest, then the channels'
+  int64_t gradient_scales;
+  int64_t gradient;
+  int64_t total;
+  int64_t input;
+  int64_t size;
+  int64_t images;
+  int64_t packed_outputs;
+  int64_t column_tiles;
+  bool wide;
+};
+
+WeightWorkspace weight_workspace(const DeformConvShape& shape, int64_t element_size,
+                                 Layout layout) {
+  WeightWorkspace space;
+  space.wide =
+      shape.out_channels > NarrowWeightTile::kOutputs &&
+      device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) >= WideWeightTile::kSharedBytes;
+  const int64_t tile_outputs = space.wide ? WideWeightTile::kOutputs : NarrowWeightTile::kOutputs;
+  space.packed_outputs = divide_up(shape.out_channels, tile_outputs) * tile_outputs;
+  const int64_t step_pixels = kLineBytes / element_size;
+  const int64_t steps = divide_up(shape.out_height * shape.out_width, step_pixels);
+  const int64_t taps = shape.kernel_h * shape.kernel_w;
+  const int64_t columns = shape.offset_groups * lines_per_group(shape, element_size) * taps;
+  space.column_tiles = divide_up(columns, kColumns / step_pixels);
+  const int64_t tiles = space.column_tiles * space.packed_outputs / tile_outputs;
+  const int64_t processors = device_attribute(cudaDevAttrMultiProcessorCount);
+
+  // Enough images for every processor to have some steps between start and end of its run.
+  constexpr int64_t kLeastSteps = 32;
+  space.images = std::min(shape.batch,
+                          std::max<int64_t>(1, divide_up(kLeastSteps * processors, tiles * steps)));
+
+  space.largest = 0;
+  const int64_t channels = shape.offset_groups * lines_per_group(shape, element_size) * step_pixels;
+  space.gradient_scales = align_up(2 * kLineBytes + channels * 4);
+  const int64_t gradient_lines = space.images * steps * space.packed_outputs;
+  space.gradient = space.gradient_scales + (element_size == 4 ? align_up(gradient_lines * 4) : 0);
+  space.total = space.gradient + gradient_lines * kLineBytes;
+  space.input = space.total + space.packed_outputs * space.column_tiles * kColumns * 4;
+  space.size = space.input;
+  if (!is_packed(shape, element_size, layout)) {
+    space.size += space.images * packed_image_bytes(shape, element_size);
+  }
+  return space;
+}
+
+template <typename T, typename Tile>
+void launch_weight(const char* base, const WeightWorkspace& space, const char* input,
+                   const T* offset, const T* mask, const WeightArguments& arguments, int runs,
+                   float* total, cudaStream_t stream) {
+  cudaFuncSetAttribute(weight_kernel<T, Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       Tile::kSharedBytes);
+  const uint32_t* largest = reinterpret_cast<const uint32_t*>(base + space.largest);
+  weight_kernel<T, Tile>
+      <<<static_cast<unsigned int>(runs), Tile::kThreads, Tile::kSharedBytes, stream>>>(
+          base + space.gradient, reinterpret_cast<const float*>(base + space.gradient_scales),
+          input, largest + 2 * kLineBytes / 4, largest + kLineBytes / 4, offset, mask,
+          base + space.largest, arguments, total);
+  check_launch("deform_conv_fused weight_kernel");
+}
+
+}  // namespace deform_conv_fused
+
+int64_t deform_conv_fused_backward_weight_workspace(const DeformConvShape& shape,
+                                                    int64_t element_size, Layout layout) {
+  return deform_conv_fused::weight_workspace(shape, element_size, layout).size;
+}
+
+template <typename T>
+void deform_conv_fused_backward_weight(const T* grad_output, const T* input, const T* offset,
+                                       const T* mask, const DeformConvShape& shape, Layout layout,
+                                       void* workspace, T* grad_weight, void* stream) {
+  using namespace deform_conv_fused;
+  const cudaStream_t cuda_stream = static_cast<cudaStream_t>(stream);
+  const WeightWorkspace space = weight_workspace(shape, sizeof(T), layout);
+  char* base = static_cast<char*>(workspace);
+  uint32_t* largest = reinterpret_cast<uint32_t*>(base + space.largest);
+  uint32_t* mask_largest = largest + kLineBytes / 4;
+  uint32_t* input_largest = largest + 2 * kLineBytes / 4;
+  const int64_t pixels = shape.height * shape.width;
+  const int64_t out_pixels = shape.out_height * shape.out_width;
+  const int64_t taps = shape.kernel_h * shape.kernel_w;
+  const int64_t lines = lines_per_group(shape, sizeof(T));
+  const int64_t group_channels = shape.in_channels / shape.offset_groups;
+  const bool channels_last = layout == Layout::kNhwc;
+  const bool packed = is_packed(shape, sizeof(T), layout);
+  const int64_t tile_outputs = space.wide ? WideWeightTile::kOutputs : NarrowWeightTile::kOutputs;
+
+  WeightArguments arguments;
+  arguments.sampling = sampling_shape(shape);
+  arguments.order = pixel_order(shape);
+  arguments.pixels = static_cast<int>(out_pixels);
+  arguments.steps_per_image = static_cast<int>(divide_up(out_pixels, kStepPixels<T>));
+  arguments.lines = static_cast<int>(lines);
+  arguments.columns = static_cast<int>(shape.offset_groups * lines * taps);
+  arguments.column_tiles = static_cast<int>(space.column_tiles);
+  arguments.packed_outputs = static_cast<int>(space.packed_outputs);
+  arguments.pixel_bytes = shape.offset_groups * lines * kLineBytes;
+  arguments.image_bytes = packed_image_bytes(shape, sizeof(T));
+
+  float* total = reinterpret_cast<float*>(base + space.total);
+  cudaMemsetAsync(total, 0, space.input - space.total, cuda_stream);
+  for (int64_t first = 0; first < shape.batch; first += space.images) {
+    const int64_t images = std::min(space.images, shape.batch - first);
+    cudaMemsetAsync(largest, 0, space.gradient_scales - space.largest, cuda_stream);
+    if (std::is_same_v<T, float> && mask != nullptr) {
+      const int64_t count = shape.offset_groups * taps * out_pixels;
+      largest_kernel<<<static_cast<unsigned int>(
+                           std::min<int64_t>(divide_up(images * count, kPackThreads), 512)),
+                       kPackThreads, 0, cuda_stream>>>(
+          reinterpret_cast<const float*>(mask) + first * count, images * count, mask_largest);
+      check_launch("deform_conv_fused largest_kernel");
+    }
+    const T* images_input = input + first * shape.in_channels * pixels;
+    const char* packed_input = reinterpret_cast<const char*>(images_input);
+    if (packed) {
+      if (std::is_same_v<T, float>) {
+        channel_largest_kernel<<<static_cast<unsigned int>(
+                                     divide_up(images * pixels, kChannelPixels)),
+                                 kPackThreads, 0, cuda_stream>>>(
+            reinterpret_cast<const float*>(images_input), images * pixels,
+            static_cast<int>(shape.in_channels), input_largest);
+        check_launch("deform_conv_fused channel_largest_kernel");
+      }
+    } else {
+      const dim3 grid(static_cast<unsigned int>(divide_up(pixels, kPackPixels)),
+                      static_cast<unsigned int>(shape.offset_groups * lines),
+                      static_cast<unsigned int>(images));
+      pack_input_kernel<T><<<grid, kPackThreads, 0, cuda_stream>>>(
+          images_input, pixels, static_cast<int>(group_channels), static_cast<int>(lines),
+          shape.in_channels * pixels, channels_last ? 1 : pixels,
+          channels_last ? shape.in_channels : 1, std::is_same_v<T, float> ? input_largest : nullptr,
+          reinterpret_cast<uint4*>(base + space.input));
+      check_launch("deform_conv_fused pack_input_kernel");
+      packed_input = base + space.input;
+    }
+    const dim3 gradient_grid(static_cast<unsigned int>(arguments.steps_per_image),
+                             static_cast<unsigned int>(space.packed_outputs / kPackOutputs),
+                             static_cast<unsigned int>(images));
+    pack_gradient_kernel<T><<<gradient_grid, kPackThreads, 0, cuda_stream>>>(
+        grad_output + first * shape.out_channels * out_pixels, arguments.order, arguments.pixels,
+        static_cast<int>(shape.out_channels), shape.out_channels * out_pixels,
+        channels_last ? 1 : out_pixels, channels_last ? shape.out_channels : 1,
+        arguments.packed_outputs, reinterpret_cast<float*>(base + space.gradient_scales),
+        reinterpret_cast<uint16_t*>(base + space.gradient));
+    check_launch("deform_conv_fused pack_gradient_kernel");
+
+    arguments.first_image = first;
+    arguments.tile_steps = images * arguments.steps_per_image;
+    arguments.total_steps =
+        arguments.tile_steps * space.column_tiles * (space.packed_outputs / tile_outputs);
+    const int runs = static_cast<int>(
+        std::min<int64_t>(device_attribute(cudaDevAttrMultiProcessorCount), arguments.total_steps));
+    if (space.wide) {
+      launch_weight<T, WideWeightTile>(base, space, packed_input, offset, mask, arguments, runs,
+                                       total, cuda_stream);
+    } else {
+      launch_weight<T, NarrowWeightTile>(base, space, packed_input, offset, mask, arguments, runs,
+                                         total, cuda_stream);
+    }
+  }
+  unpack_weight_kernel<T>
+      <<<dim3(static_cast<unsigned int>(shape.out_channels), 2), kPackThreads, 0, cuda_stream>>>(
+          total, arguments.column_tiles, static_cast<int>(shape.offset_groups),
+          static_cast<int>(group_channels), static_cast<int>(lines), static_cast<int>(taps),
+          grad_weight);
+  check_launch("deform_conv_fused unpack_weight_kernel");
+}
+
+#define DETECTRON2_INSTANTIATE(T)                     \
+  template void deform_conv_fused_backward_weight<T>( \
+      const T*, const T*, const T*, const T*, const DeformConvShape&, Layout, void*, T*, void*);
+DETECTRON2_INSTANTIATE(float)
+DETECTRON2_INSTANTIATE(Half)
+DETECTRON2_INSTANTIATE(BFloat16)
+
+}  // namespace detectron2

@@ -1,0 +1,554 @@
+// The forward pass: a matrix product of samples (pixels by taps and channels) with weights.
+//
+// A block computes kPixels x kOutputs of the output. It steps over blocks of the sum: a line of
+// channels for one tap. During the products of a block, the next one's weights are copied and its
+// samples are taken, so that memory and tensor cores work at the same time. Taps are the inner
+// loop: those of a pixel tile read much the same lines, which stay in the L1 cache.
+
+#include <cstdint>
+#include <type_traits>
+
+#include "csrc/common/cuda_launch.h"
+#include "csrc/common/half.h"
+#include "csrc/deform_conv/fused.h"
+#include "csrc/deform_conv/fused_sampling.h"
+#include "csrc/deform_conv/tensor_core.h"
+
+namespace detectron2 {
+namespace deform_conv_fused {
+
+// Taps whose sample points are in shared memory at a time.
+constexpr int kTableTaps = 9;
+
+// Output channels are packed in multiples of this.
+constexpr int kOutputAlignment = 256;
+
+template <int kPixelsValue, int kOutputsValue, int kWarpPixelsValue, int kWarpOutputsValue>
+struct ForwardTile {
+  static constexpr int kPixels = kPixelsValue;
+  static constexpr int kOutputs = kOutputsValue;
+  static constexpr int kWarpPixels = kWarpPixelsValue;
+  static constexpr int kWarpOutputs = kWarpOutputsValue;
+  static constexpr int kWarpsAcross = kOutputs / kWarpOutputs;
+  static constexpr int kThreads = kPixels / kWarpPixels * kWarpsAcross * 32;
+  // Blocks whose registers, 128 a thread, a processor has room for.
+  static constexpr int kResidentBlocks = 512 / kThreads;
+  // A thread samples a vector of this many pixels, each during some quarters of the products.
+  static constexpr int kPasses = kPixels * kLineVectors / kThreads;
+  static constexpr int kQuartersPerPass = 4 / kPasses;
+  static constexpr int kSampleBytes = kPixels * kLineBytes;
+  static constexpr int kStageBytes = kSampleBytes + kOutputs * kLineBytes;
+  // Besides two stages: corners and weights of the table, pixels and the scales of two stages.
+  static constexpr int kSharedBytes =
+      2 * kStageBytes + kTableTaps * kPixels * 20 + kPixels * 4 + 2 * kPixels * 4;
+};
+
+struct ForwardArguments {
+  SamplingShape sampling;
+  PixelOrder order;
+  int pixels;  // of an output image
+  int out_channels;
+  int lines;  // of a pixel and group
+  int64_t pixel_bytes;
+  int64_t image_bytes;
+  int64_t first_image;
+  int64_t output_image_stride;
+  int64_t output_channel_stride;
+  int64_t output_pixel_stride;
+  int packed_outputs;  // rows of a block of weights
+};
+
+// Blocks of the sum are numbered by group, by group of kTableTaps taps, by line, by tap.
+__device__ __forceinline__ int first_block(int group, int first_tap, int lines, int taps) {
+  return (group * taps + first_tap) * lines;
+}
+
+// Packs the weights of output channel blockIdx.x: for each block of the sum a line, which for
+// float32 is 32 high parts, then 32 low parts of the weights times a power of two.
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_weight_kernel(const T* weight, int out_channels, int group_channels, int groups, int lines,
+                       int taps, float* inverse_scales, uint32_t* zeros, uint16_t* packed) {
+  constexpr int kChannels = kLineChannels<T>;
+  __shared__ uint32_t warp_largest[kPackThreads / 32];
+  const int output = blockIdx.x;
+  const int count = group_channels * groups * taps;
+  const T* row = weight + int64_t{output} * count;
+  const bool exists = output < out_channels;
+  if (output == 0 && threadIdx.x < kLineBytes / 4) {
+    zeros[threadIdx.x] = 0;
+  }
+  float scale = 1;
+  if constexpr (std::is_same_v<T, float>) {
+    uint32_t largest = 0;
+    if (exists) {
+      for (int i = threadIdx.x; i < count; i += kPackThreads) {
+        largest = max(largest, finite_magnitude(row[i]));
+      }
+    }
+    largest = largest_in_warp(largest);
+    if (threadIdx.x % 32 == 0) {
+      warp_largest[threadIdx.x / 32] = largest;
+    }
+    __syncthreads();
+    for (int i = 0; i < kPackThreads / 32; ++i) {
+      largest = max(largest, warp_largest[i]);
+    }
+    const PowerOfTwo power = scale_to_exponent<13>(largest);
+    scale = power.scale;
+    if (threadIdx.x == 0) {
+      inverse_scales[output] = power.inverse;
+    }
+  }
+  const int total = groups * taps * lines * kChannels;
+  for (int i = threadIdx.x; i < total; i += kPackThreads) {
+    const int block = i / kChannels;
+    const int lane = i - block * kChannels;
+    const int group = block / (taps * lines);
+    const int in_group = block - group * taps * lines;
+    const int first_tap = in_group / (kTableTaps * lines) * kTableTaps;
+    const int tap_count = min(kTableTaps, taps - first_tap);
+    const int in_taps = in_group - first_tap * lines;
+    const int line = in_taps / tap_count;
+    const int tap = first_tap + in_taps - line * tap_count;
+    const int channel = line * kChannels + lane;
+    T value{};
+    if (exists && channel < group_channels) {
+      value = row[(group * group_channels + channel) * taps + tap];
+    }
+    uint16_t* out = packed + (int64_t{block} * gridDim.x + output) * (kLineBytes / 2) + lane;
+    if constexpr (std::is_same_v<T, float>) {
+      const SplitPair parts = split(value * scale, 0.0f);
+      out[0] = static_cast<uint16_t>(parts.high & 0xffffu);
+      out[kChannels] = static_cast<uint16_t>(parts.low & 0xffffu);
+    } else {
+      out[0] = value.bits;
+    }
+  }
+}
+
+template <typename T, typename Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
+    forward_kernel(const char* input, const T* offset, const T* mask, const char* weight,
+                   const float* inverse_scales, const T* bias, const char* zeros,
+                   ForwardArguments arguments, T* output) {
+  constexpr bool kSplit = std::is_same_v<T, float>;
+  using Product = std::conditional_t<kSplit, Half, T>;
+  constexpr int kThreads = Tile::kThreads;
+  constexpr int kPixels = Tile::kPixels;
+  constexpr int kWarpRows = Tile::kWarpPixels / 16;
+  constexpr int kWarpColumns = Tile::kWarpOutputs / 8;
+  constexpr int kRowsPerPass = kThreads / kLineVectors;
+
+  extern __shared__ __align__(1024) char shared[];
+  float4* table_weights = reinterpret_cast<float4*>(shared + 2 * Tile::kStageBytes);
+  uint32_t* table_corners = reinterpret_cast<uint32_t*>(table_weights + kTableTaps * kPixels);
+  int* pixel_places = reinterpret_cast<int*>(table_corners + kTableTaps * kPixels);
+  float* row_scales = reinterpret_cast<float*>(pixel_places + kPixels);
+  const uint32_t stages = shared_address(shared);
+
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int warp_pixel = warp / Tile::kWarpsAcross * Tile::kWarpPixels;
+  const int warp_output = warp % Tile::kWarpsAcross * Tile::kWarpOutputs;
+  const int first_pixel = blockIdx.x * kPixels;
+  const int first_output = blockIdx.y * Tile::kOutputs;
+  const int64_t image = arguments.first_image + blockIdx.z;
+  const SamplingShape& sampling = arguments.sampling;
+  const int64_t pixel_bytes = arguments.pixel_bytes;
+  const int64_t row_bytes = pixel_bytes * sampling.width;
+
+  for (int i = threadIdx.x; i < kPixels; i += kThreads) {
+    int place = -1;
+    if (first_pixel + i < arguments.pixels) {
+      const Pixel pixel = pixel_at(arguments.order, first_pixel + i);
+      place = pixel.y * arguments.order.width + pixel.x;
+    }
+    pixel_places[i] = place;
+  }
+
+  // Sampling: the thread's vector, and its first pixel.
+  const int vector = threadIdx.x % kLineVectors;
+  const int first_row = threadIdx.x / kLineVectors;
+  const char* thread_input = input + blockIdx.z * arguments.image_bytes + vector * 16;
+  const char* thread_zeros = zeros + vector * 16;
+  const char* thread_weight = weight + (int64_t{first_output} * kLineVectors + threadIdx.x) * 16;
+
+  // Where ldmatrix reads: row and vector of this thread's address, in samples and in weights.
+  const int sample_row = warp_pixel + (lane & 15);
+  const int sample_vector = lane >> 4;
+  const int weight_row = warp_output + (lane & 7) + (kSplit ? 0 : lane >> 4 << 3);
+  const int weight_vector = (lane >> 3 & 1) + (kSplit ? lane >> 4 << 2 : 0);
+
+  float sums[kWarpRows][kWarpColumns][4] = {};
+  for (int group = 0; group < sampling.offset_groups; ++group) {
+    for (int first_tap = 0; first_tap < sampling.taps; first_tap += kTableTaps) {
+      const int tap_count = min(kTableTaps, sampling.taps - first_tap);
+      const int blocks = arguments.lines * tap_count;
+      __syncthreads();
+      for (int i = threadIdx.x; i < tap_count * kPixels; i += kThreads) {
+        const int tap = i / kPixels;
+        const int row = i - tap * kPixels;
+        SamplePoint point = {kNowhere, {0, 0, 0, 0}};
+        if (first_pixel + row < arguments.pixels) {
+          point = sample_point(offset, mask, sampling, arguments.order, image, group,
+                               first_tap + tap, pixel_at(arguments.order, first_pixel + row));
+        }
+        table_corners[i] = point.corner;
+        table_weights[i] = point.weights;
+      }
+
+      const char* group_input = thread_input + int64_t{group} * arguments.lines * kLineBytes;
+      const char* block_weight =
+          thread_weight +
+          static_cast<int64_t>(first_block(group, first_tap, arguments.lines, sampling.taps)) *
+              arguments.packed_outputs * kLineBytes;
+
+      auto copy_weights = [&](int stage) {
+        const uint32_t tile = stages + stage * Tile::kStageBytes + Tile::kSampleBytes;
+#pragma unroll
+        for (int i = 0; i < Tile::kOutputs / kRowsPerPass; ++i) {
+          copy_async(tile + swizzled(first_row + i * kRowsPerPass, vector),
+                     block_weight + i * (kThreads * 16));
+        }
+        block_weight += static_cast<int64_t>(arguments.packed_outputs) * kLineBytes;
+      };
+      auto load_samples = [&](Corners& corners, const char* line, int tap, int pass) {
+        load_corners(corners, line, thread_zeros,
+                     table_corners[tap * kPixels + first_row + pass * kRowsPerPass], pixel_bytes,
+                     row_bytes);
+      };
+      auto store_samples = [&](const Corners& corners, int tap, int pass, int stage) {
+        const int row = first_row + pass * kRowsPerPass;
+        const uint32_t tile = stages + stage * Tile::kStageBytes;
+        float sample[16 / sizeof(T)];
+        interpolate<T>(sample, corners, table_weights[tap * kPixels + row]);
+        if constexpr (kSplit) {
+          // A scale for each pixel and block of the sum: whatever the range of the input, samples
+          // keep their precision beside the largest of their 32 channels.
+          uint32_t largest = max(max(finite_magnitude(sample[0]), finite_magnitude(sample[1])),
+                                 max(finite_magnitude(sample[2]), finite_magnitude(sample[3])));
+#pragma unroll
+          for (int lanes = 1; lanes < kLineVectors; lanes *= 2) {
+            largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
+          }
+          const PowerOfTwo power = scale_to_exponent<13>(largest);
+          if (vector == 0) {
+            row_scales[stage * kPixels + row] = power.inverse;
+          }
+          const SplitPair first = split(sample[0] * power.scale, sample[1] * power.scale);
+          const SplitPair second = split(sample[2] * power.scale, sample[3] * power.scale);
+          const uint32_t half = vector % 2 * 8;
+          store_shared(tile + swizzled(row, vector / 2) + half, first.high, second.high);
+          store_shared(tile + swizzled(row, 4 + vector / 2) + half, first.low, second.low);
+        } else {
+          store_shared(tile + swizzled(row, vector),
+                       {pack<T>(sample[0], sample[1]), pack<T>(sample[2], sample[3]),
+                        pack<T>(sample[4], sample[5]), pack<T>(sample[6], sample[7])});
+        }
+      };
+      // A quarter of the products of a block.
+      auto multiply = [&](int quarter, int stage) {
+        const uint32_t samples = stages + stage * Tile::kStageBytes;
+        const uint32_t weights = samples + Tile::kSampleBytes;
+        if constexpr (kSplit) {
+          constexpr int kRows = kWarpRows / 2;
+          const int step = quarter / 2 * 2;
+          const int row0 = quarter % 2 * kRows;
+          uint32_t high[kRows][4];
+          uint32_t low[kRows][4];
+          float scales[kRows][2];
+#pragma unroll
+          for (int i = 0; i < kRows; ++i) {
+            const int row = sample_row + (row0 + i) * 16;
+            load_matrices(high[i], samples + swizzled(row, step + sample_vector));
+            load_matrices(low[i], samples + swizzled(row, 4 + step + sample_vector));
+            const float* scale =
+                row_scales + stage * kPixels + warp_pixel + (row0 + i) * 16 + lane / 4;
+            scales[i][0] = scale[0];
+            scales[i][1] = scale[8];
+          }
+#pragma unroll
+          for (int j = 0; j < kWarpColumns; ++j) {
+            // High parts in the first two matrices, low parts in the others.
+            uint32_t columns[4];
+            load_matrices(columns, weights + swizzled(weight_row + j * 8, step + weight_vector));
+            // Tensor cores round sums towards zero, so long sums are float32's own additions.
+            float partial[kRows][4] = {};
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) {
+              multiply_add<Half>(partial[i], low[i], columns[0], columns[1]);
+            }
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) {
+              multiply_add<Half>(partial[i], high[i], columns[2], columns[3]);
+            }
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) {
+              multiply_add<Half>(partial[i], high[i], columns[0], columns[1]);
+            }
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+              for (int k = 0; k < 4; ++k) {
+                sums[row0 + i][j][k] += partial[i][k] * scales[i][k / 2];
+              }
+            }
+          }
+        } else {
+          const int step = quarter * 2;
+          uint32_t rows[kWarpRows][4];
+#pragma unroll
+          for (int i = 0; i < kWarpRows; ++i) {
+            load_matrices(rows[i], samples + swizzled(sample_row + i * 16, step + sample_vector));
+          }
+#pragma unroll
+          for (int j = 0; j < kWarpColumns; j += 2) {
+            uint32_t columns[4];
+            load_matrices(columns, weights + swizzled(weight_row + j * 8, step + weight_vector));
+#pragma unroll
+            for (int i = 0; i < kWarpRows; ++i) {
+              multiply_add<Product>(sums[i][j], rows[i], columns[0], columns[1]);
+              multiply_add<Product>(sums[i][j + 1], rows[i], columns[2], columns[3]);
+            }
+          }
+        }
+      };
+
+      Corners corners;
+      const char* line = group_input;
+      int tap = 0;
+      copy_weights(0);
+      commit_copies();
+      __syncthreads();
+#pragma unroll
+      for (int pass = 0; pass < Tile::kPasses; ++pass) {
+        load_samples(corners, line, tap, pass);
+        store_samples(corners, tap, pass, 0);
+      }
+      for (int block = 0; block < blocks; ++block) {
+        const int stage = block & 1;
+        const bool more = block + 1 < blocks;
+        wait_copies<0>();
+        __syncthreads();
+        if (++tap == tap_count) {
+          tap = 0;
+          line += kLineBytes;
+        }
+        if (more) {
+          copy_weights(stage ^ 1);
+        }
+        commit_copies();
+#pragma unroll
+        for (int quarter = 0; quarter < 4; ++quarter) {
+          const int pass = quarter / Tile::kQuartersPerPass;
+          if (more && quarter % Tile::kQuartersPerPass == 0) {
+            load_samples(corners, line, tap, pass);
+          }
+          multiply(quarter, stage);
+          if (more && (quarter + 1) % Tile::kQuartersPerPass == 0) {
+            store_samples(corners, tap, pass, stage ^ 1);
+          }
+        }
+      }
+    }
+  }
+
+  const int thread_row = warp_pixel + lane / 4;
+  const int thread_output = first_output + warp_output + lane % 4 * 2;
+  T* image_output = output + image * arguments.output_image_stride;
+#pragma unroll
+  for (int j = 0; j < kWarpColumns; ++j) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const int channel = thread_output + j * 8 + k;
+      if (channel >= arguments.out_channels) {
+        continue;
+      }
+      float scale = 1;
+      if constexpr (kSplit) {
+        scale = inverse_scales[channel];
+      }
+      const float start = bias == nullptr ? 0.0f : widen(bias[channel]);
+      T* plane = image_output + channel * arguments.output_channel_stride;
+#pragma unroll
+      for (int i = 0; i < 2 * kWarpRows; ++i) {
+        const int place = pixel_places[thread_row + i * 8];
+        if (place >= 0) {
+          plane[place * arguments.output_pixel_stride] =
+              narrow<T>(sums[i / 2][j][i % 2 * 2 + k] * scale + start);
+        }
+      }
+    }
+  }
+}
+
+using WideTile = ForwardTile<128, 256, 64, 32>;
+using MiddleTile = ForwardTile<128, 128, 64, 32>;
+using SmallTile = ForwardTile<64, 64, 32, 32>;
+
+// Where the parts of the work space begin.
+struct ForwardWorkspace {
+  int64_t zeros;
+  int64_t inverse_scales;
+  int64_t weight;
+  int64_t input;
+  int64_t size;
+};
+
+int64_t packed_outputs(const DeformConvShape& shape) {
+  return divide_up(shape.out_channels, kOutputAlignment) * kOutputAlignment;
+}
+
+// Images whose input is packed at a time: as many as fill the device, so that the work space does
+// not grow with the batch.
+int64_t images_per_launch(const DeformConvShape& shape) {
+  const int64_t tiles = divide_up(shape.out_height * shape.out_width, WideTile::kPixels) *
+                        divide_up(shape.out_channels, WideTile::kOutputs);
+  const int64_t processors = device_attribute(cudaDevAttrMultiProcessorCount);
+  const int64_t images = (processors + tiles / 2) / tiles;
+  return std::min(shape.batch, std::max<int64_t>(images, 1));
+}
+
+ForwardWorkspace forward_workspace(const DeformConvShape& shape, int64_t element_size,
+                                   Layout layout) {
+  ForwardWorkspace space;
+  space.zeros = 0;
+  space.inverse_scales = kAlignment;
+  space.weight = space.inverse_scales + align_up(packed_outputs(shape) * 4);
+  const int64_t blocks =
+      shape.offset_groups * lines_per_group(shape, element_size) * shape.kernel_h * shape.kernel_w;
+  space.input = space.weight + align_up(blocks * packed_outputs(shape) * kLineBytes);
+  space.size = space.input;
+  if (!is_packed(shape, element_size, layout)) {
+    space.size += images_per_launch(shape) * packed_image_bytes(shape, element_size);
+  }
+  return space;
+}
+
+template <typename T, typename Tile>
+void launch_forward(const char* input, const T* offset, const T* mask, const char* weight,
+                    const float* inverse_scales, const T* bias, const char* zeros,
+                    const ForwardArguments& arguments, int64_t images, T* output,
+                    cudaStream_t stream) {
+  cudaFuncSetAttribute(forward_kernel<T, Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       Tile::kSharedBytes);
+  const dim3 grid(static_cast<unsigned int>(divide_up(arguments.pixels, Tile::kPixels)),
+                  static_cast<unsigned int>(divide_up(arguments.out_channels, Tile::kOutputs)),
+                  static_cast<unsigned int>(images));
+  forward_kernel<T, Tile><<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(
+      input, offset, mask, weight, inverse_scales, bias, zeros, arguments, output);
+  check_launch("deform_conv_fused forward_kernel");
+}
+
+}  // namespace deform_conv_fused
+
+bool deform_conv_fused_supports(const DeformConvShape& shape) {
+  using namespace deform_conv_fused;
+  constexpr int64_t kMostPixels = int64_t{1} << 29;
+  constexpr int64_t kMostBlocks = 65535;
+  if (shape.groups != 1 || shape.in_channels / shape.offset_groups < 16 ||
+      shape.out_channels < 16) {
+    return false;  // Most of a tile would be filling.
+  }
+  if (shape.height * shape.width >= kMostPixels ||
+      shape.out_height * shape.out_width >= kMostPixels || shape.batch > kMostBlocks ||
+      shape.in_channels > kMostBlocks || shape.out_channels > kMostBlocks ||
+      shape.in_channels * shape.kernel_h * shape.kernel_w >= kMostPixels / 16) {
+    return false;
+  }
+  return device_attribute(cudaDevAttrComputeCapabilityMajor) >= 8;
+}
+
+int64_t deform_conv_fused_forward_workspace(const DeformConvShape& shape, int64_t element_size,
+                                            Layout layout) {
+  return deform_conv_fused::forward_workspace(shape, element_size, layout).size;
+}
+
+template <typename T>
+void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, const T* weight,
+                               const T* bias, const DeformConvShape& shape, Layout layout,
+                               void* workspace, T* output, void* stream) {
+  using namespace deform_conv_fused;
+  const cudaStream_t cuda_stream = static_cast<cudaStream_t>(stream);
+  const ForwardWorkspace space = forward_workspace(shape, sizeof(T), layout);
+  char* base = static_cast<char*>(workspace);
+  const int64_t taps = shape.kernel_h * shape.kernel_w;
+  const int64_t lines = lines_per_group(shape, sizeof(T));
+  const int64_t group_channels = shape.in_channels / shape.offset_groups;
+  float* inverse_scales = reinterpret_cast<float*>(base + space.inverse_scales);
+  pack_weight_kernel<T>
+      <<<static_cast<unsigned int>(packed_outputs(shape)), kPackThreads, 0, cuda_stream>>>(
+          weight, static_cast<int>(shape.out_channels), static_cast<int>(group_channels),
+          static_cast<int>(shape.offset_groups), static_cast<int>(lines), static_cast<int>(taps),
+          inverse_scales, reinterpret_cast<uint32_t*>(base + space.zeros),
+          reinterpret_cast<uint16_t*>(base + space.weight));
+  check_launch("deform_conv_fused pack_weight_kernel");
+
+  const int64_t pixels = shape.height * shape.width;
+  const int64_t out_pixels = shape.out_height * shape.out_width;
+  const bool channels_last = layout == Layout::kNhwc;
+  const bool packed = is_packed(shape, sizeof(T), layout);
+  ForwardArguments arguments;
+  arguments.sampling = sampling_shape(shape);
+  arguments.order = pixel_order(shape);
+  arguments.pixels = static_cast<int>(out_pixels);
+  arguments.out_channels = static_cast<int>(shape.out_channels);
+  arguments.lines = static_cast<int>(lines);
+  arguments.pixel_bytes = shape.offset_groups * lines * kLineBytes;
+  arguments.image_bytes = packed_image_bytes(shape, sizeof(T));
+  arguments.output_image_stride = shape.out_channels * out_pixels;
+  arguments.output_channel_stride = channels_last ? 1 : out_pixels;
+  arguments.output_pixel_stride = channels_last ? shape.out_channels : 1;
+  arguments.packed_outputs = static_cast<int>(packed_outputs(shape));
+
+  const int shared_limit = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  const int processors = device_attribute(cudaDevAttrMultiProcessorCount);
+  const int64_t step = packed ? shape.batch : images_per_launch(shape);
+  for (int64_t first = 0; first < shape.batch; first += step) {
+    const int64_t images = std::min(step, shape.batch - first);
+    const T* images_input = input + first * shape.in_channels * pixels;
+    const char* packed_input = reinterpret_cast<const char*>(images_input);
+    if (!packed) {
+      const dim3 grid(static_cast<unsigned int>(divide_up(pixels, kPackPixels)),
+                      static_cast<unsigned int>(shape.offset_groups * lines),
+                      static_cast<unsigned int>(images));
+      pack_input_kernel<T><<<grid, kPackThreads, 0, cuda_stream>>>(
+          images_input, pixels, static_cast<int>(group_channels), static_cast<int>(lines),
+          shape.in_channels * pixels, channels_last ? 1 : pixels,
+          channels_last ? shape.in_channels : 1, nullptr,
+          reinterpret_cast<uint4*>(base + space.input));
+      check_launch("deform_conv_fused pack_input_kernel");
+      packed_input = base + space.input;
+    }
+    arguments.first_image = first;
+    const auto launch = [&](auto tile) {
+      launch_forward<T, decltype(tile)>(packed_input, offset, mask, base + space.weight,
+                                        inverse_scales, bias, base + space.zeros, arguments, images,
+                                        output, cuda_stream);
+    };
+    // The largest tiles that keep at least most of the processors busy.
+    const auto tiles = [&](auto tile) {
+      return images * divide_up(out_pixels, tile.kPixels) *
+             divide_up(shape.out_channels, tile.kOutputs);
+    };
+    if (shape.out_channels > 128 && shared_limit >= WideTile::kSharedBytes &&
+        4 * tiles(WideTile{}) >= 3 * processors) {
+      launch(WideTile{});
+    } else if (shape.out_channels > 64 && shared_limit >= MiddleTile::kSharedBytes &&
+               4 * tiles(MiddleTile{}) >= 3 * processors) {
+      launch(MiddleTile{});
+    } else {
+      launch(SmallTile{});
+    }
+  }
+}
+
+#define DETECTRON2_INSTANTIATE(T)                                                              \
+  template void deform_conv_fused_forward<T>(const T*, const T*, const T*, const T*, const T*, \
+                                             const DeformConvShape&, Layout, void*, T*, void*);
+DETECTRON2_INSTANTIATE(float)
+DETECTRON2_INSTANTIATE(Half)
+DETECTRON2_INSTANTIATE(BFloat16)
+
+}  // namespace detectron2

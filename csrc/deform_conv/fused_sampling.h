@@ -1,0 +1,296 @@
+// How the fused kernels of the deformable convolution order pixels, prepare the input and sample
+// it. Only .cu files include it.
+//
+// Samples are read as lines of 128 bytes, the neighbouring channels of a pixel: the input is packed
+// as (batch, height * width, offset group, channels of the group filled up with zeros to whole
+// lines), which a channels-last tensor may be as it is.
+
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "csrc/common/cuda_launch.h"
+#include "csrc/common/half.h"
+#include "csrc/deform_conv/fused.h"
+#include "csrc/deform_conv/shape.h"
+#include "csrc/deform_conv/tensor_core.h"
+
+namespace detectron2 {
+namespace deform_conv_fused {
+
+constexpr int kLineBytes = 128;
+constexpr int kLineVectors = 8;  // of 16 bytes
+constexpr int64_t kAlignment = 256;
+
+template <typename T>
+constexpr int kLineChannels = kLineBytes / static_cast<int>(sizeof(T));
+
+inline int64_t align_up(int64_t bytes) { return divide_up(bytes, kAlignment) * kAlignment; }
+
+// Lines of one pixel and offset group.
+inline int64_t lines_per_group(const DeformConvShape& shape, int64_t element_size) {
+  return divide_up(shape.in_channels / shape.offset_groups * element_size, kLineBytes);
+}
+
+inline bool is_packed(const DeformConvShape& shape, int64_t element_size, Layout layout) {
+  return layout == Layout::kNhwc &&
+         shape.in_channels / shape.offset_groups * element_size % kLineBytes == 0;
+}
+
+inline int64_t packed_image_bytes(const DeformConvShape& shape, int64_t element_size) {
+  return shape.height * shape.width * shape.offset_groups * lines_per_group(shape, element_size) *
+         kLineBytes;
+}
+
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0;
+  int value = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&value, attribute, device);
+  return value;
+}
+
+// The order in which output pixels are worked on: down strips about 16 pixels wide, row by row, so
+// that the samples of neighbours in the order lie near one another both ways and caches hold them.
+struct PixelOrder {
+  int height;
+  int width;
+  int strips;
+};
+
+constexpr int kStripWidth = 16;
+
+inline PixelOrder pixel_order(const DeformConvShape& shape) {
+  const int width = static_cast<int>(shape.out_width);
+  return {static_cast<int>(shape.out_height), width,
+          std::max(1, (width + kStripWidth / 2) / kStripWidth)};
+}
+
+struct Pixel {
+  int y;
+  int x;
+};
+
+// `index` in [0, height * width).
+__device__ __forceinline__ Pixel pixel_at(const PixelOrder& order, int index) {
+  const int full_strip = order.height * kStripWidth;
+  int strip = index / full_strip;
+  strip = strip < order.strips ? strip : order.strips - 1;
+  const int rest = index - strip * full_strip;
+  const int width = strip == order.strips - 1 ? order.width - strip * kStripWidth : kStripWidth;
+  const int y = rest / width;
+  return {y, strip * kStripWidth + rest - y * width};
+}
+
+// The sizes that sampling needs, as 32-bit numbers: an image has fewer than 2^29 pixels.
+struct SamplingShape {
+  int height;
+  int width;
+  int kernel_w;
+  int taps;
+  int stride_h;
+  int stride_w;
+  int pad_h;
+  int pad_w;
+  int dilation_h;
+  int dilation_w;
+  int offset_groups;
+};
+
+inline SamplingShape sampling_shape(const DeformConvShape& shape) {
+  return {static_cast<int>(shape.height),       static_cast<int>(shape.width),
+          static_cast<int>(shape.kernel_w),     static_cast<int>(shape.kernel_h * shape.kernel_w),
+          static_cast<int>(shape.stride_h),     static_cast<int>(shape.stride_w),
+          static_cast<int>(shape.pad_h),        static_cast<int>(shape.pad_w),
+          static_cast<int>(shape.dilation_h),   static_cast<int>(shape.dilation_w),
+          static_cast<int>(shape.offset_groups)};
+}
+
+// Where a sample comes from: four times the index of its first pixel, plus 1 if the right
+// neighbour differs from it and 2 if the one below does; kNowhere for a point outside the input.
+constexpr uint32_t kNowhere = 0xffffffffu;
+
+struct SamplePoint {
+  uint32_t corner;
+  float4 weights;  // of the corners, row by row, times the mask
+};
+
+// The sample of a tap for output pixel `pixel` of an image. Corners outside the input are moved to
+// their neighbour inside, with weight zero: no pixel is read that has no part in the sample.
+template <typename T>
+__device__ __forceinline__ SamplePoint sample_point(const T* offset, const T* mask,
+                                                    const SamplingShape& shape,
+                                                    const PixelOrder& order, int64_t image,
+                                                    int group, int tap, const Pixel& pixel) {
+  const int64_t plane = int64_t{order.height} * order.width;
+  const int64_t at = static_cast<int64_t>(pixel.y) * order.width + pixel.x;
+  const int64_t map = (image * shape.offset_groups + group) * shape.taps + tap;
+  const int tap_y = tap / shape.kernel_w;
+  const int tap_x = tap - tap_y * shape.kernel_w;
+  const float y =
+      static_cast<float>(pixel.y * shape.stride_h - shape.pad_h + tap_y * shape.dilation_h) +
+      widen(offset[2 * map * plane + at]);
+  const float x =
+      static_cast<float>(pixel.x * shape.stride_w - shape.pad_w + tap_x * shape.dilation_w) +
+      widen(offset[(2 * map + 1) * plane + at]);
+  const float scale = mask == nullptr ? 1.0f : widen(mask[map * plane + at]);
+  SamplePoint point;
+  // False for NaN.
+  if (y > -1 && x > -1 && y < static_cast<float>(shape.height) &&
+      x < static_cast<float>(shape.width)) {
+    const float floor_y = floorf(y);
+    const float floor_x = floorf(x);
+    const int top = static_cast<int>(floor_y);
+    const int left = static_cast<int>(floor_x);
+    const float low_y = y - floor_y;
+    const float low_x = x - floor_x;
+    const float high_y = top < 0 ? 0.0f : 1 - low_y;
+    const float high_x = left < 0 ? 0.0f : 1 - low_x;
+    const float bottom_y = top + 1 < shape.height ? low_y : 0.0f;
+    const float right_x = left + 1 < shape.width ? low_x : 0.0f;
+    point.weights = {scale * (high_y * high_x), scale * (high_y * right_x),
+                     scale * (bottom_y * high_x), scale * (bottom_y * right_x)};
+    const uint32_t first = static_cast<uint32_t>(max(top, 0) * shape.width + max(left, 0));
+    const bool right = left >= 0 && left + 1 < shape.width;
+    const bool below = top >= 0 && top + 1 < shape.height;
+    point.corner = first << 2 | (right ? 1u : 0u) | (below ? 2u : 0u);
+  } else {
+    const float zero = 0 * scale;  // NaN if the mask is
+    point.weights = {zero, zero, zero, zero};
+    point.corner = kNowhere;
+  }
+  return point;
+}
+
+// The same 16 bytes of the four corners of a sample.
+struct Corners {
+  uint4 value[4];
+};
+
+// `line` is the vector at pixel 0, `zeros` a line of zeros.
+__device__ __forceinline__ void load_corners(Corners& corners, const char* line, const char* zeros,
+                                             uint32_t corner, int64_t pixel_bytes,
+                                             int64_t row_bytes) {
+  const char* first = line + static_cast<int64_t>(corner >> 2) * pixel_bytes;
+  int64_t right = (corner & 1) != 0 ? pixel_bytes : 0;
+  int64_t below = (corner & 2) != 0 ? row_bytes : 0;
+  if (corner == kNowhere) {
+    first = zeros;
+    right = 0;
+    below = 0;
+  }
+  corners.value[0] = __ldg(reinterpret_cast<const uint4*>(first));
+  corners.value[1] = __ldg(reinterpret_cast<const uint4*>(first + right));
+  corners.value[2] = __ldg(reinterpret_cast<const uint4*>(first + below));
+  corners.value[3] = __ldg(reinterpret_cast<const uint4*>(first + below + right));
+}
+
+__device__ __forceinline__ uint32_t word(const uint4& value, int index) {
+  return index == 0 ? value.x : index == 1 ? value.y : index == 2 ? value.z : value.w;
+}
+
+// Samples of 16 bytes' worth of channels, in float32.
+template <typename T>
+__device__ __forceinline__ void interpolate(float (&sample)[16 / sizeof(T)], const Corners& corners,
+                                            const float4& weights) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      float sum = weights.x * __uint_as_float(word(corners.value[0], i));
+      sum += weights.y * __uint_as_float(word(corners.value[1], i));
+      sum += weights.z * __uint_as_float(word(corners.value[2], i));
+      sum += weights.w * __uint_as_float(word(corners.value[3], i));
+      sample[i] = sum;
+    } else {
+      float low = weights.x * unpack_low<T>(word(corners.value[0], i));
+      float high = weights.x * unpack_high<T>(word(corners.value[0], i));
+      low += weights.y * unpack_low<T>(word(corners.value[1], i));
+      high += weights.y * unpack_high<T>(word(corners.value[1], i));
+      low += weights.z * unpack_low<T>(word(corners.value[2], i));
+      high += weights.z * unpack_high<T>(word(corners.value[2], i));
+      low += weights.w * unpack_low<T>(word(corners.value[3], i));
+      high += weights.w * unpack_high<T>(word(corners.value[3], i));
+      sample[2 * i] = low;
+      sample[2 * i + 1] = high;
+    }
+  }
+}
+
+// Bits of the magnitude, which order as it does; zero if it is not finite.
+__device__ __forceinline__ uint32_t finite_magnitude(float value) {
+  const uint32_t bits = __float_as_uint(value) & 0x7fffffffu;
+  return bits < 0x7f800000u ? bits : 0u;
+}
+
+__device__ __forceinline__ uint32_t largest_in_warp(uint32_t value) {
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    value = max(value, __shfl_xor_sync(0xffffffffu, value, lanes));
+  }
+  return value;
+}
+
+constexpr int kPackThreads = 256;
+constexpr int kPackPixels = 32;
+
+// Packs a line of 32 pixels a block: blockIdx is (pixels, line, image). Bits of the largest finite
+// magnitude of each (packed) channel go to `largest`, if not null, which starts as zeros.
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_input_kernel(const T* input, int64_t pixels, int group_channels, int group_lines,
+                      int64_t image_stride, int64_t channel_stride, int64_t pixel_stride,
+                      uint32_t* largest, uint4* packed) {
+  constexpr int kChannels = kLineChannels<T>;
+  constexpr int kVector = 16 / sizeof(T);
+  __shared__ T tile[kChannels][kPackPixels + 1];
+  __shared__ uint32_t line_largest[kChannels];
+  const int64_t first = int64_t{blockIdx.x} * kPackPixels;
+  const int group = blockIdx.y / group_lines;
+  const int first_channel = (blockIdx.y - group * group_lines) * kChannels;
+  const int lane = threadIdx.x % kPackPixels;
+  const T* image = input + blockIdx.z * image_stride +
+                   (int64_t{group} * group_channels + first_channel) * channel_stride;
+#pragma unroll
+  for (int i = 0; i < kChannels * kPackPixels / kPackThreads; ++i) {
+    const int channel = threadIdx.x / kPackPixels + i * (kPackThreads / kPackPixels);
+    T value{};
+    if (first_channel + channel < group_channels && first + lane < pixels) {
+      value = image[channel * channel_stride + (first + lane) * pixel_stride];
+    }
+    tile[channel][lane] = value;
+    if (largest != nullptr) {
+      const uint32_t bits = largest_in_warp(finite_magnitude(widen(value)));
+      if (lane == 0) {
+        line_largest[channel] = bits;
+      }
+    }
+  }
+  __syncthreads();
+  // Most blocks find a larger one there already, and a look costs less than an atomic.
+  if (largest != nullptr && threadIdx.x < kChannels) {
+    uint32_t* known = largest + blockIdx.y * kChannels + threadIdx.x;
+    if (line_largest[threadIdx.x] > __ldcg(known)) {
+      atomicMax(known, line_largest[threadIdx.x]);
+    }
+  }
+  const int pixel = threadIdx.x / kLineVectors;
+  const int vector = threadIdx.x % kLineVectors;
+  if (first + pixel < pixels) {
+    union {
+      T elements[kVector];
+      uint4 bits;
+    } line;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      line.elements[i] = tile[vector * kVector + i][pixel];
+    }
+    packed[((blockIdx.z * pixels + first + pixel) * gridDim.y + blockIdx.y) * kLineVectors +
+           vector] = line.bits;
+  }
+}
+
+}  // namespace deform_conv_fused
+}  // namespace detectron2
