@@ -18,9 +18,9 @@ namespace detectron2 {
 
 constexpr int kRotatedBoxSize = 5;
 
-// A box with what all pairs that it takes part in need. Eight values, aligned for the widest loads.
+// A box with what all pairs that it takes part in need. Eight values, so that a load is aligned.
 template <typename T>
-struct alignas(16) RotatedBox {
+struct RotatedBox {
   T center_x;
   T center_y;
   T width;
