@@ -11,7 +11,7 @@ from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.structures.keypoints import Keypoints, heatmaps_to_keypoints
 from detectron2.structures.masks import BitMasks, PolygonMasks, ROIMasks, polygons_to_bitmask
-from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou_rotated
+from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_rotated
 
 __all__ = [
