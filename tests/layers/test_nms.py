@@ -1,6 +1,7 @@
 """NMS within classes, plain and rotated, against a greedy loop in float64."""
 
 import importlib
+import warnings
 
 import numpy as np
 import pytest
@@ -270,3 +271,23 @@ def test_cuda_keeps_an_iou_that_equals_the_threshold(threshold, length):
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, length]], device="cuda")
     scores, classes = torch.tensor([0.9, 0.8]).cuda(), torch.zeros(2, dtype=torch.int64).cuda()
     assert batched_nms(boxes, scores, classes, threshold).tolist() == [0, 1]
+
+
+@pytest.mark.gpu
+def test_cuda_waits_for_the_device_once():
+    """For the number of boxes that are kept."""
+    boxes = random_boxes(36, 500).cuda()
+    scores, classes = random_scores(37, 500).cuda(), random_classes(38, 500, 5).cuda()
+    for function, form in (
+        (batched_nms, boxes),
+        (batched_nms_rotated, rotated(boxes.cpu()).cuda()),
+    ):
+        function(form, scores, classes, 0.5)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                function(form, scores, classes, 0.5)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert len([w for w in caught if "synchroniz" in str(w.message)]) <= 1

@@ -129,6 +129,26 @@ def test_no_rois():
     assert not features.grad.any()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30, -1e9])
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_boxes_without_a_place_give_zeros(bad, aligned, sampling_ratio):
+    features, rois = make_inputs()
+    features.requires_grad_(True)
+    pool = ROIAlign((2, 3), 0.5, sampling_ratio, aligned)
+    expected = pool(features, rois)
+    stray = rois[:1].repeat(5, 1)
+    stray[range(4), range(1, 5)] = bad
+    stray[4, 1:] = bad
+    if math.isnan(bad):
+        stray[4] = torch.tensor([math.nan, 3, 4, 21, 25])
+    result = pool(features, torch.cat([stray, rois]))
+    assert torch.equal(result[5:], expected)
+    assert not result[:5].any()
+    result[:5].sum().backward()
+    assert not features.grad.any()
+
+
 def test_gradients():
     features, rois = make_inputs(dtype=torch.float64)
     features.requires_grad_(True)

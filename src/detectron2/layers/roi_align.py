@@ -14,6 +14,9 @@ class ROIAlign(nn.Module):
     and the result is cast back, so that box coordinates are never rounded to the features' dtype
     (bfloat16 would put those above 1,024 pixels on a grid of 8).
 
+    Boxes with a NaN, and those that reach farther than 65,536 pixels of the features, infinitely
+    far included, give zeros.
+
     Args:
         output_size: (rows, columns) of the output, or one int for both.
         spatial_scale: what box coordinates are multiplied by, 1 / stride of the features.
@@ -56,13 +59,24 @@ class ROIAlign(nn.Module):
             features = input.float()
         pooled = roi_align(
             features,
-            rois.to(dtype=features.dtype),
+            self._without_stray_boxes(rois.to(dtype=features.dtype)),
             self.output_size,
             self.spatial_scale,
             self.sampling_ratio,
             self.aligned,
         )
         return pooled.to(dtype=input.dtype)
+
+    def _without_stray_boxes(self, rois: torch.Tensor) -> torch.Tensor:
+        """Put boxes without a sensible place outside of the features, where all samples are 0.
+
+        The number of adaptive samples of an infinite box is no integer: torchvision's kernels
+        would run without end on CUDA, and out of memory on the CPU.
+        """
+        reach = 65536.0 / self.spatial_scale
+        is_within = rois.abs().amax(dim=1, keepdim=True) <= reach
+        index = torch.where(is_within, rois[:, :1], 0.0)
+        return torch.cat([index, torch.where(is_within, rois[:, 1:], -reach)], dim=1)
 
     def extra_repr(self) -> str:
         return (
