@@ -181,14 +181,20 @@ def test_a_stray_box_leaves_the_others_alone(far, is_rotated):
     assert [i for i in keep.tolist() if i < 60] == expected
 
 
-def test_groups_of_classes_give_what_all_at_once_gives(monkeypatch):
-    """As on a GPU with many boxes."""
-    boxes, scores = random_boxes(33, 300, 200.0), random_scores(34, 300)
-    classes = random_classes(35, 300, 40)
-    expected = greedy(boxes, scores, classes, 0.3)
-    for group_size in (1, 20, 50, 1000):
-        monkeypatch.setattr(nms_module, "_group_size", lambda _, size=group_size: size)
-        assert batched_nms(boxes, scores, classes, 0.3).tolist() == expected
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_upright_boxes_go_through_the_rotated_operator_alike(threshold):
+    """What CUDA does, which compares the same bits as the CPU; with IoUs that are the threshold."""
+    generator = torch.Generator().manual_seed(33)
+    corners = torch.randint(40, (1500, 2), generator=generator)
+    sides = torch.randint(-1, 11, (1500, 2), generator=generator)  # some without area
+    boxes = torch.cat([corners, corners + sides], dim=1) * 0.1 + 4000
+    for form in (boxes, boxes + random_boxes(34, 1500, 20.0), (boxes * 10).round()):
+        scores = random_scores(35, 1500)
+        expected = batched_nms(form, scores, torch.zeros(1500, dtype=torch.int64), threshold)
+        keep = nms_module._upright_nms_on_cuda(
+            form.double(), scores.double(), nms_module._float32_at_least(threshold)
+        )
+        assert keep.tolist() == expected.tolist()
 
 
 def test_class_indices_may_be_any_integers():
