@@ -227,7 +227,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         if not self.training or comm.get_world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        if self._stats_mode == "" and input.size(0) == 0:
+        if self._stats_mode == "" and input.numel() == 0:
             raise ValueError(
                 "NaiveSyncBatchNorm takes an empty batch with stats_mode='N' only, "
                 f"got an input of {list(input.shape)}"
@@ -247,10 +247,11 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         """Mean and variance ``(C,)`` over all processes, and the sum of their weights."""
         if x.numel() > 0:
             var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+            weight = mean.new_full((1,), x.size(0) if self._stats_mode == "N" else 1)
         else:
             # On the graph, so that the backward pass communicates here as it does elsewhere.
             mean = var = x.sum(dim=(0, 2, 3))
-        weight = mean.new_full((1,), x.size(0) if self._stats_mode == "N" else 1)
+            weight = mean.new_zeros(1)
         rows = _GatherRows.apply(torch.cat([mean, var, weight]))
         means, variances, weights = rows.split([mean.numel(), mean.numel(), 1], dim=1)
         total = weights.sum()

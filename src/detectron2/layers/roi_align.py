@@ -70,8 +70,8 @@ class ROIAlign(nn.Module):
     def _without_stray_boxes(self, rois: torch.Tensor) -> torch.Tensor:
         """Put boxes without a sensible place outside of the features, where all samples are 0.
 
-        For such boxes torchvision reads out of bounds on the CPU, and takes adaptive samples
-        without end on CUDA.
+        For such boxes torchvision reads out of bounds on the CPU, and nothing but its integers
+        bounds the number of adaptive samples.
         """
         reach = 65536.0 / self.spatial_scale
         is_within = rois.abs().amax(dim=1, keepdim=True) <= reach
