@@ -192,7 +192,10 @@ def test_upright_boxes_go_through_the_rotated_operator_alike(threshold):
         scores = random_scores(35, 1500)
         expected = batched_nms(form, scores, torch.zeros(1500, dtype=torch.int64), threshold)
         keep = nms_module._upright_nms_on_cuda(
-            form.double(), scores.double(), nms_module._float32_at_least(threshold)
+            form.double(),
+            torch.full((1500,), 1e7, dtype=torch.float64),
+            scores.double(),
+            nms_module._float32_at_least(threshold),
         )
         assert keep.tolist() == expected.tolist()
 

@@ -67,7 +67,8 @@ class FrozenBatchNorm2d(nn.Module):
         # float32 at least, since the shift is a difference, often of large numbers.
         var = self.running_var.to(torch.promote_types(self.running_var.dtype, torch.float32))
         scale = self.weight * torch.rsqrt(var + self.eps)
-        return _affine(x, scale, self.bias - self.running_mean * scale)
+        shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
+        return _affine(x, scale, shift)
 
     def _load_from_state_dict(
         self,

@@ -41,8 +41,7 @@ def _class_offsets(ends: torch.Tensor, idxs: torch.Tensor) -> torch.Tensor:
     """
     lowest, highest = torch.aminmax(F.pad(torch.nan_to_num(ends.reshape(-1), nan=0.0), (0, 1)))
     # A whole number, so that adding it does not round a coordinate.
-    stride = torch.ceil(highest - lowest) + 1
-    return idxs.to(torch.float64) * stride
+    return idxs * (torch.ceil(highest - lowest) + 1)
 
 
 def _members_of_classes(idxs: torch.Tensor) -> list[torch.Tensor]:
@@ -70,17 +69,18 @@ def _is_many(boxes: torch.Tensor) -> bool:
 
 
 def _upright_nms_on_cuda(
-    boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float
+    boxes: torch.Tensor, offsets: torch.Tensor, scores: torch.Tensor, iou_threshold: float
 ) -> torch.Tensor:
     """``nms`` of float64 boxes by the operator for rotated ones, with the angle 0.
 
-    On an H100 it takes a seventh of torchvision's time for 1,000 boxes, a tenth for 4,000, and its
-    memory does not grow with the pairs. Its IoU of upright boxes is right to 2**-40 by far; so
-    much is added to the threshold, that an IoU which equals it is not above.
+    ``offsets``, ``(N,)``, are added to all coordinates. On an H100 this takes two thirds of the
+    time of torchvision's NMS for 1,000 boxes, a quarter for 4,000 and a twelfth for 10,000, and
+    its memory does not grow with the pairs. Its IoU of upright boxes is right to 2**-40 by far; so
+    much is added to the threshold that an IoU which equals it is not above.
     """
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centres = torch.add(offsets[:, None], boxes[:, :2] + boxes[:, 2:], alpha=0.5)
     sides = boxes[:, 2:] - boxes[:, :2]
-    upright = F.pad(torch.cat([centres, sides], dim=1), (0, 1))
+    upright = torch.cat([centres, sides, boxes.new_zeros((boxes.size(0), 1))], dim=1)
     return nms_rotated(upright, scores, iou_threshold + 2.0**-40)
 
 
@@ -131,16 +131,17 @@ def batched_nms(
     boxes = _within_reach(boxes)
     scores = scores.to(torch.float64)
     threshold = _float32_at_least(iou_threshold)
-    moved = boxes + _class_offsets(boxes, idxs)[:, None]
+    offsets = _class_offsets(boxes, idxs)
     # Scripts keep torchvision's operator, which ONNX knows.
     if not torch.jit.is_scripting() and boxes.is_cuda:
-        return _upright_nms_on_cuda(moved, scores, threshold)
+        return _upright_nms_on_cuda(boxes, offsets, scores, threshold)
     if _is_many(boxes):
         keep = [
             members[nms(boxes[members], scores[members], threshold)]
             for members in _members_of_classes(idxs)
         ]
         return _by_score(keep, scores)
+    moved = boxes + offsets[:, None]
     if not torch.jit.is_scripting() and torch.compiler.is_compiling():
         return _nms_of_any_size(moved, scores, threshold)
     return nms(moved, scores, threshold)

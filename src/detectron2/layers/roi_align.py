@@ -14,8 +14,9 @@ class ROIAlign(nn.Module):
     and the result is cast back, so that box coordinates are never rounded to the features' dtype
     (bfloat16 would put those above 1,024 pixels on a grid of 8).
 
-    Boxes with a NaN, and those that reach farther than 65,536 pixels of the features, infinitely
-    far included, give zeros.
+    A coordinate that is NaN counts as 0. Without fixed samples a box with a negative side gives
+    zeros, unless ``aligned`` is False. Boxes are cut off where they reach thousands of pixels
+    beyond the features, infinitely far included.
 
     Args:
         output_size: (rows, columns) of the output, or one int for both.
@@ -57,26 +58,22 @@ class ROIAlign(nn.Module):
         features = input
         if input.dtype == torch.float16 or input.dtype == torch.bfloat16:
             features = input.float()
+        # For boxes that are not finite torchvision reads out of bounds on the CPU, and it takes any
+        # number of adaptive samples in large ones. Beyond the features all samples are 0.
+        reach = (input.shape[2] + input.shape[3] + 4096) / self.spatial_scale
+        rois = torch.nan_to_num(rois.to(dtype=features.dtype).clamp(-reach, reach), nan=0.0)
+        if self.sampling_ratio <= 0 and not rois.is_cuda:
+            # A negative side has no adaptive samples on CUDA, and a negative number on the CPU.
+            rois = torch.cat([rois[:, :3], torch.max(rois[:, 1:3], rois[:, 3:])], dim=1)
         pooled = roi_align(
             features,
-            self._without_stray_boxes(rois.to(dtype=features.dtype)),
+            rois,
             self.output_size,
             self.spatial_scale,
             self.sampling_ratio,
             self.aligned,
         )
         return pooled.to(dtype=input.dtype)
-
-    def _without_stray_boxes(self, rois: torch.Tensor) -> torch.Tensor:
-        """Put boxes without a sensible place outside of the features, where all samples are 0.
-
-        For such boxes torchvision reads out of bounds on the CPU, and nothing but its integers
-        bounds the number of adaptive samples.
-        """
-        reach = 65536.0 / self.spatial_scale
-        is_within = rois.abs().amax(dim=1, keepdim=True) <= reach
-        index = torch.where(is_within, rois[:, :1], 0.0)
-        return torch.cat([index, torch.where(is_within, rois[:, 1:], -reach)], dim=1)
 
     def extra_repr(self) -> str:
         return (
