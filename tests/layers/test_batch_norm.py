@@ -1,5 +1,6 @@
 """Norms, against their formulas in float64; the synchronised one in two processes, too."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -521,10 +522,10 @@ def test_cuda_gives_what_the_cpu_gives(dtype, memory_format):
     x = features(18, 2, CHANNELS, 6, 7).to(dtype).contiguous(memory_format=memory_format)
     for module in (FrozenBatchNorm2d(CHANNELS), LayerNorm(CHANNELS)):
         disturb(module)
+        on_cuda = copy.deepcopy(module).cuda()
         for requires_grad in (False, True):
             expected = module(x.clone().requires_grad_(requires_grad))
-            y = module.cuda()(x.cuda().requires_grad_(requires_grad))
-            module.cpu()
+            y = on_cuda(x.cuda().requires_grad_(requires_grad))
             assert y.dtype == expected.dtype
             assert y.is_contiguous(memory_format=memory_format)
             torch.testing.assert_close(y.cpu(), expected, rtol=tolerance, atol=tolerance)

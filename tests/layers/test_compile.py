@@ -109,6 +109,8 @@ MODULES = {
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_modules(name, requires_grad):
+    if name == "ASPP" and requires_grad:
+        pytest.skip("nothing but convolutions and norms, and slow")
     module = MODULES[name]()
     if not requires_grad:
         module.requires_grad_(False)

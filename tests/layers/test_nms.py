@@ -1,6 +1,7 @@
 """NMS within classes, plain and rotated, against a greedy loop in float64."""
 
 import importlib
+import warnings
 
 import numpy as np
 import pytest
@@ -180,14 +181,23 @@ def test_a_stray_box_leaves_the_others_alone(far, is_rotated):
     assert [i for i in keep.tolist() if i < 60] == expected
 
 
-def test_groups_of_classes_give_what_all_at_once_gives(monkeypatch):
-    """As on a GPU with many boxes."""
-    boxes, scores = random_boxes(33, 300, 200.0), random_scores(34, 300)
-    classes = random_classes(35, 300, 40)
-    expected = greedy(boxes, scores, classes, 0.3)
-    for group_size in (1, 20, 50, 1000):
-        monkeypatch.setattr(nms_module, "_group_size", lambda _, size=group_size: size)
-        assert batched_nms(boxes, scores, classes, 0.3).tolist() == expected
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_upright_boxes_go_through_the_rotated_operator_alike(threshold):
+    """What CUDA does, which compares the same bits as the CPU; with IoUs that are the threshold."""
+    generator = torch.Generator().manual_seed(33)
+    corners = torch.randint(40, (1500, 2), generator=generator)
+    sides = torch.randint(-1, 11, (1500, 2), generator=generator)  # some without area
+    boxes = torch.cat([corners, corners + sides], dim=1) * 0.1 + 4000
+    for form in (boxes, boxes + random_boxes(34, 1500, 20.0), (boxes * 10).round()):
+        scores = random_scores(35, 1500)
+        expected = batched_nms(form, scores, torch.zeros(1500, dtype=torch.int64), threshold)
+        keep = nms_module._upright_nms_on_cuda(
+            form.double(),
+            torch.full((1500,), 1e7, dtype=torch.float64),
+            scores.double(),
+            nms_module._float32_at_least(threshold),
+        )
+        assert keep.tolist() == expected.tolist()
 
 
 def test_class_indices_may_be_any_integers():
@@ -270,3 +280,23 @@ def test_cuda_keeps_an_iou_that_equals_the_threshold(threshold, length):
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, length]], device="cuda")
     scores, classes = torch.tensor([0.9, 0.8]).cuda(), torch.zeros(2, dtype=torch.int64).cuda()
     assert batched_nms(boxes, scores, classes, threshold).tolist() == [0, 1]
+
+
+@pytest.mark.gpu
+def test_cuda_waits_for_the_device_once():
+    """For the number of boxes that are kept."""
+    boxes = random_boxes(36, 500).cuda()
+    scores, classes = random_scores(37, 500).cuda(), random_classes(38, 500, 5).cuda()
+    for function, form in (
+        (batched_nms, boxes),
+        (batched_nms_rotated, rotated(boxes.cpu()).cuda()),
+    ):
+        function(form, scores, classes, 0.5)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                function(form, scores, classes, 0.5)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert len([w for w in caught if "synchroniz" in str(w.message)]) <= 1

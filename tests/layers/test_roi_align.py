@@ -129,6 +129,39 @@ def test_no_rois():
     assert not features.grad.any()
 
 
+@pytest.mark.parametrize("far", [math.inf, 1e30, 1e9])
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_boxes_are_cut_off_far_beyond_the_features(far, aligned, sampling_ratio):
+    features, rois = make_inputs()
+    pool = ROIAlign((2, 3), 0.5, sampling_ratio, aligned)
+    cut = (15 + 20 + 4096) / 0.5
+    boxes = [[0, 3, 4, 21, far], [1, -far, 4, 21, 25], [0, far, 4, far, 25], [1, 3, -far, 21, -far]]
+    boxes = torch.tensor(boxes)
+    result = pool(features, torch.cat([boxes, rois]))
+    expected = reference(features, boxes.clamp(-cut, cut), (2, 3), 0.5, sampling_ratio, aligned)
+    torch.testing.assert_close(result[:4].double(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(result[4:], pool(features, rois))
+
+
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_nan_counts_as_0(sampling_ratio):
+    features, rois = make_inputs()
+    pool = ROIAlign((2, 3), 0.5, sampling_ratio)
+    for column in range(5):
+        with_nan, with_zero = rois.clone(), rois.clone()
+        with_nan[:, column] = math.nan
+        with_zero[:, column] = 0
+        assert torch.equal(pool(features, with_nan), pool(features, with_zero))
+
+
+def test_negative_sides_have_no_adaptive_samples():
+    features, _ = make_inputs()
+    rois = torch.tensor([[0, 20.0, 4, 3, 25], [0, 3, 25, 20, 4], [1, 20, 25, 3, 4]])
+    assert not ROIAlign((2, 3), 0.5, 0)(features, rois).any()
+    assert ROIAlign((2, 3), 0.5, 2)(features, rois).any(-1).all()
+
+
 def test_gradients():
     features, rois = make_inputs(dtype=torch.float64)
     features.requires_grad_(True)
@@ -175,8 +208,13 @@ def test_attributes_and_repr():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_cuda_gives_what_the_cpu_gives(dtype):
     features, rois = make_inputs(dtype=dtype)
-    pool = ROIAlign((3, 5), 0.5, 0)
-    result = pool(features.cuda(), rois.cuda())
-    assert result.dtype == dtype
+    stray = rois[[1, 1, 1, 1, 4]]
+    stray[range(5), range(5)] = torch.tensor([math.nan, -math.inf, math.nan, -5, math.inf])
+    rois = torch.cat([rois, stray])
     tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
-    torch.testing.assert_close(result.cpu(), pool(features, rois), rtol=tolerance, atol=tolerance)
+    for sampling_ratio in (0, 2):
+        pool = ROIAlign((3, 5), 0.5, sampling_ratio)
+        result = pool(features.cuda(), rois.cuda())
+        assert result.dtype == dtype
+        expected = pool(features, rois)
+        torch.testing.assert_close(result.cpu(), expected, rtol=tolerance, atol=tolerance)

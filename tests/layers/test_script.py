@@ -28,7 +28,9 @@ from detectron2.layers import (
 )
 from detectron2.layers.batch_norm import LayerNorm
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning"
+)
 
 
 def images(count, height=12, width=16, channels=6):

@@ -67,7 +67,8 @@ class FrozenBatchNorm2d(nn.Module):
         # float32 at least, since the shift is a difference, often of large numbers.
         var = self.running_var.to(torch.promote_types(self.running_var.dtype, torch.float32))
         scale = self.weight * torch.rsqrt(var + self.eps)
-        return _affine(x, scale, self.bias - self.running_mean * scale)
+        shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
+        return _affine(x, scale, shift)
 
     def _load_from_state_dict(
         self,
@@ -227,7 +228,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         if not self.training or comm.get_world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        if self._stats_mode == "" and input.size(0) == 0:
+        if self._stats_mode == "" and input.numel() == 0:
             raise ValueError(
                 "NaiveSyncBatchNorm takes an empty batch with stats_mode='N' only, "
                 f"got an input of {list(input.shape)}"
@@ -247,10 +248,11 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         """Mean and variance ``(C,)`` over all processes, and the sum of their weights."""
         if x.numel() > 0:
             var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+            weight = mean.new_full((1,), x.size(0) if self._stats_mode == "N" else 1)
         else:
             # On the graph, so that the backward pass communicates here as it does elsewhere.
             mean = var = x.sum(dim=(0, 2, 3))
-        weight = mean.new_full((1,), x.size(0) if self._stats_mode == "N" else 1)
+            weight = mean.new_zeros(1)
         rows = _GatherRows.apply(torch.cat([mean, var, weight]))
         means, variances, weights = rows.split([mean.numel(), mean.numel(), 1], dim=1)
         total = weights.sum()

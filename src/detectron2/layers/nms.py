@@ -41,25 +41,14 @@ def _class_offsets(ends: torch.Tensor, idxs: torch.Tensor) -> torch.Tensor:
     """
     lowest, highest = torch.aminmax(F.pad(torch.nan_to_num(ends.reshape(-1), nan=0.0), (0, 1)))
     # A whole number, so that adding it does not round a coordinate.
-    stride = torch.ceil(highest - lowest) + 1
-    return idxs.to(torch.float64) * stride
+    return idxs * (torch.ceil(highest - lowest) + 1)
 
 
-def _groups_of_classes(idxs: torch.Tensor, group_size: int) -> list[torch.Tensor]:
-    """The boxes' indices, split between classes as soon as ``group_size`` of them are together.
-
-    They are ascending within a class.
-    """
+def _members_of_classes(idxs: torch.Tensor) -> list[torch.Tensor]:
+    """The indices of each class's boxes, ascending; one tensor a class that occurs."""
     sorted_idxs, order = torch.sort(idxs, stable=True)
-    is_start = torch.nonzero(sorted_idxs[1:] != sorted_idxs[:-1]).squeeze(1) + 1
-    starts: list[int] = is_start.tolist()
-    cuts: list[int] = []
-    last = 0
-    for start in starts:
-        if start - last >= group_size:
-            cuts.append(start)
-            last = start
-    return torch.tensor_split(order, cuts)
+    starts = torch.nonzero(sorted_idxs[1:] != sorted_idxs[:-1]).squeeze(1) + 1
+    return torch.tensor_split(order, starts.cpu())
 
 
 def _by_score(keep: list[torch.Tensor], scores: torch.Tensor) -> torch.Tensor:
@@ -67,18 +56,32 @@ def _by_score(keep: list[torch.Tensor], scores: torch.Tensor) -> torch.Tensor:
     return kept[torch.sort(scores[kept], stable=True, descending=True)[1]]
 
 
-def _group_size(boxes: torch.Tensor) -> int:
-    """How many boxes to put through NMS at once: 0 for all, 1 for each class by itself.
+def _is_many(boxes: torch.Tensor) -> bool:
+    """Whether to go class by class, and not through all pairs at once.
 
-    Measured on a CPU, class by class is faster from 2,000 boxes on with 5 or 80 classes, and from
-    between 5,000 and 10,000 on with 1,203. On a GPU all at once is, but torchvision's NMS holds a
-    bit for each pair of boxes there.
+    Measured on a CPU, that is faster from 2,000 boxes on with 5 or 80 classes, and from between
+    5,000 and 10,000 on with 1,203. Elsewhere it is for memory: torchvision's NMS holds a bit for
+    each pair of boxes on CUDA.
     """
     if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-        return 0
-    if boxes.device.type == "cpu":
-        return 1 if boxes.size(0) > 2000 else 0
-    return 25000 if boxes.size(0) > 25000 else 0
+        return False
+    return boxes.size(0) > (2000 if boxes.device.type == "cpu" else 25000)
+
+
+def _upright_nms_on_cuda(
+    boxes: torch.Tensor, offsets: torch.Tensor, scores: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """``nms`` of float64 boxes by the operator for rotated ones, with the angle 0.
+
+    ``offsets``, ``(N,)``, are added to all coordinates. On an H100 this takes two thirds of the
+    time of torchvision's NMS for 1,000 boxes, a quarter for 4,000 and a twelfth for 10,000, and
+    its memory does not grow with the pairs. Its IoU of upright boxes is right to 2**-40 by far; so
+    much is added to the threshold that an IoU which equals it is not above.
+    """
+    centres = torch.add(offsets[:, None], boxes[:, :2] + boxes[:, 2:], alpha=0.5)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    upright = torch.cat([centres, sides, boxes.new_zeros((boxes.size(0), 1))], dim=1)
+    return nms_rotated(upright, scores, iou_threshold + 2.0**-40)
 
 
 def _nms_of_any_size(
@@ -128,17 +131,20 @@ def batched_nms(
     boxes = _within_reach(boxes)
     scores = scores.to(torch.float64)
     threshold = _float32_at_least(iou_threshold)
-    boxes = boxes + _class_offsets(boxes, idxs)[:, None]
-    group_size = _group_size(boxes)
-    if group_size > 0:
+    offsets = _class_offsets(boxes, idxs)
+    # Scripts keep torchvision's operator, which ONNX knows.
+    if not torch.jit.is_scripting() and boxes.is_cuda:
+        return _upright_nms_on_cuda(boxes, offsets, scores, threshold)
+    if _is_many(boxes):
         keep = [
             members[nms(boxes[members], scores[members], threshold)]
-            for members in _groups_of_classes(idxs, group_size)
+            for members in _members_of_classes(idxs)
         ]
         return _by_score(keep, scores)
+    moved = boxes + offsets[:, None]
     if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-        return _nms_of_any_size(boxes, scores, threshold)
-    return nms(boxes, scores, threshold)
+        return _nms_of_any_size(moved, scores, threshold)
+    return nms(moved, scores, threshold)
 
 
 def nms_rotated(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
@@ -180,10 +186,10 @@ def batched_nms_rotated(
         raise ValueError(f"boxes must have the shape (N, 5), got {list(boxes.shape)}")
     boxes = torch.cat([_within_reach(boxes[:, :4]), boxes[:, 4:].to(torch.float64)], dim=1)
     scores = scores.to(torch.float64)
-    if boxes.device.type == "cpu" and _group_size(boxes) > 0:
+    if boxes.device.type == "cpu" and _is_many(boxes):
         keep = [
             members[nms_rotated(boxes[members], scores[members], iou_threshold)]
-            for members in _groups_of_classes(idxs, 1)
+            for members in _members_of_classes(idxs)
         ]
         return _by_score(keep, scores)
     # No corner is farther from the centre than half the diagonal.

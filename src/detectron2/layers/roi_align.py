@@ -14,6 +14,10 @@ class ROIAlign(nn.Module):
     and the result is cast back, so that box coordinates are never rounded to the features' dtype
     (bfloat16 would put those above 1,024 pixels on a grid of 8).
 
+    A coordinate that is NaN counts as 0. Without fixed samples a box with a negative side gives
+    zeros, unless ``aligned`` is False. Boxes are cut off where they reach thousands of pixels
+    beyond the features, infinitely far included.
+
     Args:
         output_size: (rows, columns) of the output, or one int for both.
         spatial_scale: what box coordinates are multiplied by, 1 / stride of the features.
@@ -54,9 +58,16 @@ class ROIAlign(nn.Module):
         features = input
         if input.dtype == torch.float16 or input.dtype == torch.bfloat16:
             features = input.float()
+        # For boxes that are not finite torchvision reads out of bounds on the CPU, and it takes any
+        # number of adaptive samples in large ones. Beyond the features all samples are 0.
+        reach = (input.shape[2] + input.shape[3] + 4096) / self.spatial_scale
+        rois = torch.nan_to_num(rois.to(dtype=features.dtype).clamp(-reach, reach), nan=0.0)
+        if self.sampling_ratio <= 0 and not rois.is_cuda:
+            # A negative side has no adaptive samples on CUDA, and a negative number on the CPU.
+            rois = torch.cat([rois[:, :3], torch.max(rois[:, 1:3], rois[:, 3:])], dim=1)
         pooled = roi_align(
             features,
-            rois.to(dtype=features.dtype),
+            rois,
             self.output_size,
             self.spatial_scale,
             self.sampling_ratio,
