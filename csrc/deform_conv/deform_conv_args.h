@@ -150,16 +150,6 @@ inline MemoryFormat format_of(const Tensor& input) {
   return is_channels_last(input) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
-// An uninitialised (N, C, H, W) tensor with the device of `like`.
-inline Tensor new_in_format(const Tensor& like, std::array<int64_t, 4> size, ScalarType dtype,
-                            MemoryFormat format) {
-  if (format == MemoryFormat::Contiguous) {
-    return torch::stable::new_empty(like, {size[0], size[1], size[2], size[3]}, dtype);
-  }
-  const Tensor memory = torch::stable::new_empty(like, {size[0], size[2], size[3], size[1]}, dtype);
-  return torch::stable::permute(memory, {0, 3, 1, 2});
-}
-
 inline std::optional<Tensor> contiguous_if_any(const std::optional<Tensor>& tensor,
                                                ScalarType dtype) {
   return tensor.has_value() ? std::optional(contiguous_as(*tensor, dtype)) : std::nullopt;

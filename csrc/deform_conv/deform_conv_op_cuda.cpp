@@ -1,3 +1,4 @@
+#include <array>
 #include <type_traits>
 
 #include "csrc/deform_conv/deform_conv.h"
@@ -27,8 +28,18 @@ void dispatch_fused_dtype(ScalarType dtype, const Body& body) {
   });
 }
 
+// An uninitialised (N, C, H, W) tensor on the device of `like`.
+Tensor new_in_format(const Tensor& like, const std::array<int64_t, 4>& size, ScalarType dtype,
+                     MemoryFormat format) {
+  const auto [n, c, h, w] = size;
+  if (format == MemoryFormat::ChannelsLast) {
+    return empty_strided<4>(like, size, {c * h * w, 1, w * c, c}, dtype);
+  }
+  return empty_strided<4>(like, size, {c * h * w, h * w, w, 1}, dtype);
+}
+
 Tensor new_workspace(const Tensor& like, int64_t bytes) {
-  return torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
+  return empty_strided<1>(like, {bytes}, {1}, ScalarType::Byte);
 }
 
 // The tensors that say what is sampled where, as the fused kernels take them.
@@ -101,9 +112,10 @@ void fused_data_gradients(const Tensor& grad_output, const FusedSamples& samples
 // `grad_output` is in the memory order of the input.
 Tensor fused_weight_gradient(const Tensor& grad_output, const FusedSamples& samples,
                              const DeformConvShape& shape) {
-  const Tensor gradient = torch::stable::new_empty(
+  const Tensor gradient = new_in_format(
       samples.input,
-      {shape.out_channels, shape.in_channels / shape.groups, shape.kernel_h, shape.kernel_w});
+      {shape.out_channels, shape.in_channels / shape.groups, shape.kernel_h, shape.kernel_w},
+      samples.dtype, MemoryFormat::Contiguous);
   const Tensor workspace = new_workspace(
       samples.input,
       deform_conv_fused_backward_weight_workspace(shape, samples.element_size, samples.layout));
