@@ -14,7 +14,7 @@
 
 namespace detectron2 {
 
-// ---- Arguments -------------------------------------------------------------------------------
+// ---- Arguments --------------------------------------------------------------------------------
 
 inline int64_t convolved_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                               int64_t dilation) {
@@ -118,7 +118,7 @@ inline void check_grad_output(const char* op, const DeformConvShape& shape, cons
   check_same_device(op, "input", input, "grad_output", grad_output);
 }
 
-// ---- Memory layouts --------------------------------------------------------------------------
+// ---- Memory layouts ---------------------------------------------------------------------------
 
 using torch::headeronly::MemoryFormat;
 
@@ -160,7 +160,7 @@ const T* data_if_any(const std::optional<Tensor>& tensor) {
   return tensor.has_value() ? data_of<T>(*tensor) : nullptr;
 }
 
-// ---- Gradients ---------------------------------------------------------------------------------
+// ---- Gradients --------------------------------------------------------------------------------
 
 // Those that were not asked for, and that of an absent mask, have the shape (0,).
 struct DeformConvGradients {
@@ -189,9 +189,9 @@ inline DeformConvResults as_given(const DeformConvGradients& gradients, const Te
           contiguous_as(gradients.weight, dtype)};
 }
 
-// ---- The convolution in chunks -----------------------------------------------------------------
+// ---- The convolution in chunks ----------------------------------------------------------------
 
-// What the columns of a chunk may take. Larger products are no faster, on a CPU nor on a GPU.
+// What the columns of a chunk may take: enough rows for a matrix product to run at full speed.
 constexpr int64_t kColumnBytes = int64_t{32} << 20;
 
 // The tensors that say what is sampled where, as kernels take them.
@@ -271,8 +271,8 @@ inline Tensor output_from_matrices(const Tensor& matrices, const DeformConvShape
       {shape.batch, shape.out_channels, shape.out_height, shape.out_width});
 }
 
-// The output in the dtype of `samples.input`. sample(range, columns) fills the columns of
-// a range of pixels.
+// The output in the dtype of `samples.input`. sample(range, columns) fills the columns of a
+// range of pixels.
 template <typename Sample>
 Tensor convolve(const DeformConvSamples& samples, const Tensor& weight,
                 const std::optional<Tensor>& bias, const DeformConvShape& shape,

@@ -9,13 +9,15 @@
 namespace detectron2 {
 namespace {
 
-// ---- The fused kernels -----------------------------------------------------------------------
+// ---- The fused kernels ------------------------------------------------------------------------
 
 // They read offsets in the dtype of the features. Offsets in another one were made to keep their
-// digits, which the general kernels do.
+// digits, which the general kernels do. The bound on the padding lets positions be 32-bit numbers.
 bool takes_fused(const DeformConvShape& shape, const Tensor& input, const Tensor& offset) {
+  constexpr int64_t kMostPadding = int64_t{1} << 28;
   return shape.batch > 0 && input.scalar_type() != ScalarType::Double &&
-         offset.scalar_type() == input.scalar_type() && deform_conv_fused_supports(shape);
+         offset.scalar_type() == input.scalar_type() && shape.pad_h < kMostPadding &&
+         shape.pad_w < kMostPadding && deform_conv_fused_supports(shape);
 }
 
 // Calls `body` with a zero of the type that the fused kernels store `dtype` in.
@@ -129,7 +131,7 @@ Tensor fused_weight_gradient(const Tensor& grad_output, const FusedSamples& samp
   return gradient;
 }
 
-// ---- The general kernels -----------------------------------------------------------------------
+// ---- The general kernels ----------------------------------------------------------------------
 
 void sample(const DeformConvShape& shape, const DeformConvSamples& samples, PixelRange range,
             const Tensor& columns) {
@@ -156,7 +158,7 @@ void spread(const DeformConvShape& shape, const DeformConvSamples& samples, Pixe
   });
 }
 
-// ---- The operators ---------------------------------------------------------------------------
+// ---- The operators ----------------------------------------------------------------------------
 
 Tensor deform_conv(const Tensor& input, const Tensor& offset, std::optional<Tensor> mask,
                    const Tensor& weight, std::optional<Tensor> bias, std::vector<int64_t> stride,
