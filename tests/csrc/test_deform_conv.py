@@ -575,6 +575,23 @@ def test_fused_kernels(shape: tuple, dtype: torch.dtype) -> None:
             check_close(actual, expected, dtype)
 
 
+@on_each_device
+def test_float32_keeps_small_values_beside_large_ones(device: str) -> None:
+    """The fused kernels take a float32 apart into two float16 with a common scale."""
+    shape = (2, 64, 64, 8, 9, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1)
+    tensors = random_tensors(shape, torch.float32, device)
+    tensors[4] = None
+    grad = torch.randn(2, 64, 8, 9, device=device)
+    for tensor in (tensors[0], grad):
+        tensor[1] *= 1e-4
+    actual = gradients(deform_conv, tensors, convolution_of(shape), grad)
+    expected = gradients(reference, tensors, convolution_of(shape), grad)
+    for index in range(4):  # those with a batch
+        for image, scale in enumerate((1.0, 1e-4 if index < 2 else 1e-8)):
+            result, right = (x[index][image].double() / scale for x in (actual, expected))
+            check_close([result], [right], torch.float32)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_large_batch_on_cuda(dtype: torch.dtype) -> None:
