@@ -14,7 +14,7 @@
 
 namespace detectron2 {
 
-// ---- Arguments -------------------------------------------------------------------------------
+// ---- Arguments --------------------------------------------------------------------------------
 
 inline int64_t convolved_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                               int64_t dilation) {
@@ -118,7 +118,7 @@ inline void check_grad_output(const char* op, const DeformConvShape& shape, cons
   check_same_device(op, "input", input, "grad_output", grad_output);
 }
 
-// ---- Memory layouts --------------------------------------------------------------------------
+// ---- Memory layouts ---------------------------------------------------------------------------
 
 using torch::headeronly::MemoryFormat;
 
@@ -150,16 +150,6 @@ inline MemoryFormat format_of(const Tensor& input) {
   return is_channels_last(input) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
-// An uninitialised (N, C, H, W) tensor with the device of `like`.
-inline Tensor new_in_format(const Tensor& like, std::array<int64_t, 4> size, ScalarType dtype,
-                            MemoryFormat format) {
-  if (format == MemoryFormat::Contiguous) {
-    return torch::stable::new_empty(like, {size[0], size[1], size[2], size[3]}, dtype);
-  }
-  const Tensor memory = torch::stable::new_empty(like, {size[0], size[2], size[3], size[1]}, dtype);
-  return torch::stable::permute(memory, {0, 3, 1, 2});
-}
-
 inline std::optional<Tensor> contiguous_if_any(const std::optional<Tensor>& tensor,
                                                ScalarType dtype) {
   return tensor.has_value() ? std::optional(contiguous_as(*tensor, dtype)) : std::nullopt;
@@ -170,7 +160,7 @@ const T* data_if_any(const std::optional<Tensor>& tensor) {
   return tensor.has_value() ? data_of<T>(*tensor) : nullptr;
 }
 
-// ---- Gradients ---------------------------------------------------------------------------------
+// ---- Gradients --------------------------------------------------------------------------------
 
 // Those that were not asked for, and that of an absent mask, have the shape (0,).
 struct DeformConvGradients {
@@ -199,9 +189,9 @@ inline DeformConvResults as_given(const DeformConvGradients& gradients, const Te
           contiguous_as(gradients.weight, dtype)};
 }
 
-// ---- The convolution in chunks -----------------------------------------------------------------
+// ---- The convolution in chunks ----------------------------------------------------------------
 
-// What the columns of a chunk may take. Larger products are no faster, on a CPU nor on a GPU.
+// What the columns of a chunk may take: enough rows for a matrix product to run at full speed.
 constexpr int64_t kColumnBytes = int64_t{32} << 20;
 
 // The tensors that say what is sampled where, as kernels take them.
@@ -281,8 +271,8 @@ inline Tensor output_from_matrices(const Tensor& matrices, const DeformConvShape
       {shape.batch, shape.out_channels, shape.out_height, shape.out_width});
 }
 
-// The output in the dtype of `samples.input`. sample(range, columns) fills the columns of
-// a range of pixels.
+// The output in the dtype of `samples.input`. sample(range, columns) fills the columns of a
+// range of pixels.
 template <typename Sample>
 Tensor convolve(const DeformConvSamples& samples, const Tensor& weight,
                 const std::optional<Tensor>& bias, const DeformConvShape& shape,

@@ -1,3 +1,4 @@
+#include <array>
 #include <type_traits>
 
 #include "csrc/deform_conv/deform_conv.h"
@@ -8,13 +9,15 @@
 namespace detectron2 {
 namespace {
 
-// ---- The fused kernels -----------------------------------------------------------------------
+// ---- The fused kernels ------------------------------------------------------------------------
 
 // They read offsets in the dtype of the features. Offsets in another one were made to keep their
-// digits, which the general kernels do.
+// digits, which the general kernels do. The bound on the padding lets positions be 32-bit numbers.
 bool takes_fused(const DeformConvShape& shape, const Tensor& input, const Tensor& offset) {
+  constexpr int64_t kMostPadding = int64_t{1} << 28;
   return shape.batch > 0 && input.scalar_type() != ScalarType::Double &&
-         offset.scalar_type() == input.scalar_type() && deform_conv_fused_supports(shape);
+         offset.scalar_type() == input.scalar_type() && shape.pad_h < kMostPadding &&
+         shape.pad_w < kMostPadding && deform_conv_fused_supports(shape);
 }
 
 // Calls `body` with a zero of the type that the fused kernels store `dtype` in.
@@ -27,8 +30,18 @@ void dispatch_fused_dtype(ScalarType dtype, const Body& body) {
   });
 }
 
+// An uninitialised (N, C, H, W) tensor on the device of `like`.
+Tensor new_in_format(const Tensor& like, const std::array<int64_t, 4>& size, ScalarType dtype,
+                     MemoryFormat format) {
+  const auto [n, c, h, w] = size;
+  if (format == MemoryFormat::ChannelsLast) {
+    return empty_strided<4>(like, size, {c * h * w, 1, w * c, c}, dtype);
+  }
+  return empty_strided<4>(like, size, {c * h * w, h * w, w, 1}, dtype);
+}
+
 Tensor new_workspace(const Tensor& like, int64_t bytes) {
-  return torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
+  return empty_strided<1>(like, {bytes}, {1}, ScalarType::Byte);
 }
 
 // The tensors that say what is sampled where, as the fused kernels take them.
@@ -101,9 +114,10 @@ void fused_data_gradients(const Tensor& grad_output, const FusedSamples& samples
 // `grad_output` is in the memory order of the input.
 Tensor fused_weight_gradient(const Tensor& grad_output, const FusedSamples& samples,
                              const DeformConvShape& shape) {
-  const Tensor gradient = torch::stable::new_empty(
+  const Tensor gradient = new_in_format(
       samples.input,
-      {shape.out_channels, shape.in_channels / shape.groups, shape.kernel_h, shape.kernel_w});
+      {shape.out_channels, shape.in_channels / shape.groups, shape.kernel_h, shape.kernel_w},
+      samples.dtype, MemoryFormat::Contiguous);
   const Tensor workspace = new_workspace(
       samples.input,
       deform_conv_fused_backward_weight_workspace(shape, samples.element_size, samples.layout));
@@ -117,7 +131,7 @@ Tensor fused_weight_gradient(const Tensor& grad_output, const FusedSamples& samp
   return gradient;
 }
 
-// ---- The general kernels -----------------------------------------------------------------------
+// ---- The general kernels ----------------------------------------------------------------------
 
 void sample(const DeformConvShape& shape, const DeformConvSamples& samples, PixelRange range,
             const Tensor& columns) {
@@ -144,7 +158,7 @@ void spread(const DeformConvShape& shape, const DeformConvSamples& samples, Pixe
   });
 }
 
-// ---- The operators ---------------------------------------------------------------------------
+// ---- The operators ----------------------------------------------------------------------------
 
 Tensor deform_conv(const Tensor& input, const Tensor& offset, std::optional<Tensor> mask,
                    const Tensor& weight, std::optional<Tensor> bias, std::vector<int64_t> stride,

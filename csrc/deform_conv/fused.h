@@ -48,8 +48,9 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
 int64_t deform_conv_fused_backward_data_workspace(const DeformConvShape& shape,
                                                   int64_t element_size, Layout layout);
 
-// grad_input, grad_offset and grad_mask (null without a mask), each written whole, grad_input by
-// adding with atomics in no fixed order. `grad_output`, `input` and `grad_input` are in `layout`.
+// grad_input, grad_offset and grad_mask, each written whole, by adding with atomics in no fixed
+// order; any of them may be null, if not needed, and grad_mask is without a mask. `grad_output`,
+// `input` and `grad_input` are in `layout`.
 template <typename T>
 void deform_conv_fused_backward_data(const T* grad_output, const T* input, const T* offset,
                                      const T* mask, const T* weight, const DeformConvShape& shape,

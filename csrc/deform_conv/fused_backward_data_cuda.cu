@@ -725,10 +725,6 @@ using SmallTile = ScatterKernel<float, 32, 32, 2, 3>;
 
 }  // namespace deform_conv_backward_data
 
-#ifdef DCN_TUNE
-int dcn_variant = 0;
-#endif
-
 int64_t deform_conv_fused_backward_data_workspace(const DeformConvShape& shape,
                                                   int64_t element_size, Layout layout) {
   return deform_conv_backward_data::plan_workspace(shape, element_size).size;
@@ -843,45 +839,6 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
           grad_output, sliced_input, offset, mask, packed_weight, largest, arguments, shape.batch,
           count, grad_input == nullptr ? nullptr : accumulator, offset_sums, mask_sums, queue);
     };
-#ifdef DCN_TUNE
-    if constexpr (kIsFloat) {
-      switch (dcn_variant) {
-        case 0:
-          scatter(ScatterKernel<T, 64, 32, 2, 2>{});
-          break;
-        case 1:
-          scatter(ScatterKernel<T, 64, 64, 2, 2>{});
-          break;
-        case 2:
-          scatter(ScatterKernel<T, 32, 32, 2, 3>{});
-          break;
-        case 3:
-          scatter(ScatterKernel<T, 64, 32, 3, 1>{});
-          break;
-        case 4:
-          scatter(ScatterKernel<T, 128, 32, 2, 1>{});
-          break;
-      }
-    } else {
-      switch (dcn_variant) {
-        case 0:
-          scatter(ScatterKernel<T, 64, 64, 2, 4>{});
-          break;
-        case 1:
-          scatter(ScatterKernel<T, 64, 64, 2, 3>{});
-          break;
-        case 2:
-          scatter(ScatterKernel<T, 128, 64, 2, 2>{});
-          break;
-        case 3:
-          scatter(ScatterKernel<T, 128, 64, 3, 2>{});
-          break;
-        case 4:
-          scatter(ScatterKernel<T, 64, 32, 2, 3>{});
-          break;
-      }
-    }
-#else
     if constexpr (kIsFloat) {
       // The smaller tile where two blocks of the larger would not share a multiprocessor.
       if (arguments.weight_steps <= LargeTile::most_steps(2)) {
@@ -892,7 +849,6 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
     } else {
       scatter(HalfTile<T>{});
     }
-#endif
     turn(first, first + plan.slices_at_once);
   }
 

@@ -166,6 +166,21 @@ inline Tensor contiguous_as(const Tensor& tensor, ScalarType dtype) {
   return cast.is_contiguous() ? cast : torch::stable::contiguous(cast);
 }
 
+// An uninitialised tensor on the device of `like`. Cheaper than torch::stable::new_empty, which
+// goes through the dispatcher with boxed arguments.
+template <std::size_t dims>
+inline Tensor empty_strided(const Tensor& like, const std::array<int64_t, dims>& sizes,
+                            const std::array<int64_t, dims>& strides, ScalarType dtype) {
+  int32_t device_type = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  const int32_t dtype_code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes.data(), strides.data(),
+                                                         dtype_code, device_type,
+                                                         like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
 template <typename T>
 const T* data_of(const Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());

@@ -575,6 +575,23 @@ def test_fused_kernels(shape: tuple, dtype: torch.dtype) -> None:
             check_close(actual, expected, dtype)
 
 
+@on_each_device
+def test_float32_keeps_small_values_beside_large_ones(device: str) -> None:
+    """The fused kernels take a float32 apart into two float16 with a common scale."""
+    shape = (2, 64, 64, 8, 9, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1)
+    tensors = random_tensors(shape, torch.float32, device)
+    tensors[4] = None
+    grad = torch.randn(2, 64, 8, 9, device=device)
+    for tensor in (tensors[0], grad):
+        tensor[1] *= 1e-4
+    actual = gradients(deform_conv, tensors, convolution_of(shape), grad)
+    expected = gradients(reference, tensors, convolution_of(shape), grad)
+    for index in range(4):  # those with a batch
+        for image, scale in enumerate((1.0, 1e-4 if index < 2 else 1e-8)):
+            result, right = (x[index][image].double() / scale for x in (actual, expected))
+            check_close([result], [right], torch.float32)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_large_batch_on_cuda(dtype: torch.dtype) -> None:
@@ -584,6 +601,38 @@ def test_large_batch_on_cuda(dtype: torch.dtype) -> None:
     actual = gradients(deform_conv, tensors, convolution_of(shape), grad)
     wide = [tensor.double() for tensor in tensors]
     check_close(actual, gradients(deform_conv, wide, convolution_of(shape), grad.double()), dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("offset_dtype", [torch.float16, torch.float32], ids=["fused", "general"])
+def test_more_than_two_to_the_31_elements(offset_dtype: torch.dtype) -> None:
+    """The last corner of a huge input and offset, as by itself. Takes up to 60 GB."""
+    side, near, far = 1700, 64, 24
+    groups = 16
+    convolution = ([1, 1], [2, 2], [1, 1], 1, groups)
+    make = {"device": "cuda", "generator": torch.Generator("cuda").manual_seed(0)}
+    input = torch.randn(1, groups * 64, side, side, dtype=torch.float16, **make)
+    offset = torch.randn(1, groups * 50, side, side, dtype=torch.float16, **make).to(offset_dtype)
+    weight = torch.randn(16, groups * 64, 5, 5, dtype=torch.float16, **make) / 160
+    assert min(input.numel(), offset.numel()) > 2**31
+
+    def corner(tensor: Tensor, size: int) -> Tensor:
+        return tensor[:, :, -size:, -size:]
+
+    small = [corner(input, near).clone(), corner(offset, near).clone()]
+    output = deform_conv(input, offset, None, weight, None, *convolution)
+    expected = deform_conv(*small, None, weight, None, *convolution)
+    check_close([corner(output, far)], [corner(expected, far)], torch.float16)
+    grad = output.zero_()
+    corner(grad, far).normal_(generator=make["generator"])
+    small_grad = corner(grad, near).clone()
+    arguments = (None, weight, *convolution, True, True)
+    results = deform_conv_backward(grad, input, offset, *arguments)
+    right = deform_conv_backward(small_grad, *small, *arguments)
+    for index in (0, 1):
+        check_close([corner(results[index], far)], [corner(right[index], far)], torch.float16)
+    check_close([results[3]], [right[3]], torch.float16)
 
 
 @pytest.mark.gpu
