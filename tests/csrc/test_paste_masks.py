@@ -75,7 +75,9 @@ def pasted_by_grid_sample(masks: Tensor, boxes: Tensor, height: int, width: int)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("is_strided", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_dtypes_layouts_sizes(dtype: torch.dtype, is_strided: bool, count: int, device: str) -> None:
+def test_dtypes_layouts_sizes(
+    dtype: torch.dtype, is_strided: bool, count: int, device: str
+) -> None:
     masks, boxes = random_case(count)
     masks, boxes = masks.to(device, dtype), boxes.to(device, dtype)
     values = pasted_values(masks.cpu(), boxes.cpu(), 60, 72)

@@ -160,7 +160,8 @@ def test_errors_name_what_was_given() -> None:
     check_raises("polygon_offsets must cut runs of at least 3, got 0 and 2",
                  rasterize_polygons, vertices, torch.tensor([0, 2, 7]), counts, 9, 9)  # fmt: skip
     check_raises("instance_offsets must cut runs of at least 0, got 2 and 1 at 1",
-                 rasterize_polygons, vertices, polygons, torch.tensor([0, 2, 1, 2]), 9, 9)  # fmt: skip
+                 rasterize_polygons, vertices, polygons,
+                 torch.tensor([0, 2, 1, 2]), 9, 9)  # fmt: skip
     check_raises("instance_offsets must be int64, got int32",
                  rasterize_polygons, vertices, polygons, counts.int(), 9, 9)  # fmt: skip
     check_raises("from 0 to .*, got -1 and 9",

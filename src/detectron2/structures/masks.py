@@ -383,10 +383,9 @@ class ROIMasks:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_instances={len(self)})"
 
+    # TorchScript reads the annotations of unused methods, too, and cannot compile BitMasks.
     @torch.jit.unused
-    def to_bitmasks(
-        self, boxes: torch.Tensor, height: int, width: int, threshold: float = 0.5
-    ) -> BitMasks:
+    def to_bitmasks(self, boxes: torch.Tensor, height: int, width: int, threshold: float = 0.5):
         """Paste the masks into the image; see
         :func:`detectron2.layers.mask_ops.paste_masks_in_image`.
 
@@ -397,6 +396,9 @@ class ROIMasks:
             height: of the image.
             width: of the image.
             threshold: the value from which on a pixel counts as set.
+
+        Returns:
+            :class:`BitMasks`.
         """
         paste = paste_masks_in_image
         if not torch.jit.is_tracing():
