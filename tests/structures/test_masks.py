@@ -173,6 +173,13 @@ def test_cropping_bitmasks(device: str) -> None:
         assert torch.equal(actual, cells >= 0.5)
 
 
+def test_cropping_bitmasks_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks, boxes = random_bitmasks(7), torch.tensor([[5.0, 6, 50, 40]] * 7)
+    expected = masks.crop_and_resize(boxes, 9)
+    monkeypatch.setattr("detectron2.structures.masks._CROPPED_AT_ONCE", 3 * 60 * 70)
+    assert torch.equal(masks.crop_and_resize(boxes, 9), expected)
+
+
 def test_cropping_no_bitmasks() -> None:
     masks = BitMasks(torch.zeros(0, 20, 20))
     assert masks.crop_and_resize(torch.zeros(0, 4), 14).shape == (0, 14, 14)
