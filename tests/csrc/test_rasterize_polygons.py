@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from .harness import check_compiled, check_raises, check_traceable
 
+coco_mask = pytest.importorskip("pycocotools.mask")
 rasterize_polygons = torch.ops.detectron2.rasterize_polygons
 
 Instances = Sequence[Sequence[np.ndarray]]

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detectron2.structures import BitMasks, Boxes, PolygonMasks, ROIMasks, polygons_to_bitmask
@@ -43,6 +42,9 @@ def random_bitmasks(count: int, seed: int = 0) -> BitMasks:
 
 
 def coco_bitmask(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    # Here, for the tests on CUDA, which do without it.
+    from pycocotools import mask as coco_mask
+
     runs = coco_mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
     return coco_mask.decode(coco_mask.merge(runs)).astype(bool)
 
