@@ -49,7 +49,7 @@ def polygon_of(kind: str, rng: np.random.Generator, height: int, width: int) -> 
     if kind == "mostly outside":
         return rng.uniform(-3, 3, (count, 2)) * image
     if kind == "far outside":
-        return polygon * rng.choice([30, 1000])
+        return polygon * rng.choice([30, 300])
     if kind == "on pixel borders":
         return polygon.round()
     if kind == "on pixel middles":
