@@ -57,7 +57,7 @@ def test_formulation_in_pytorch_operators(threshold: float, device: str) -> None
     expected = paste_masks_in_image(masks, boxes, (60, 72), threshold)
     actual = mask_ops._paste_by_grid_sample(masks, boxes, (60, 72), threshold)
     assert actual.dtype == expected.dtype
-    assert (actual != expected).float().mean() < 1e-4
+    assert (actual != expected).float().mean() < 1e-3
     assert (actual.int() - expected.int()).abs().max() <= 1
 
 
