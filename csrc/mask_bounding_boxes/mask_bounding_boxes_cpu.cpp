@@ -7,6 +7,9 @@
 namespace detectron2 {
 namespace {
 
+// Fewer pixels than this cost less to look at than to hand to a thread.
+constexpr int64_t kPixelsPerRange = 1 << 19;
+
 constexpr int64_t kWord = sizeof(uint64_t);
 constexpr int64_t kBlock = 8 * kWord;
 
@@ -80,7 +83,9 @@ void bound(const uint8_t* mask, int64_t height, int64_t width, float* box) {
 
 void mask_bounding_boxes_cpu(const uint8_t* masks, int64_t count, int64_t height, int64_t width,
                              float* boxes, ParallelFor parallel_for) {
-  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  const int64_t masks_per_range =
+      std::max<int64_t>(1, kPixelsPerRange / std::max<int64_t>(1, height * width));
+  parallel_for(0, count, masks_per_range, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       bound(masks + n * height * width, height, width, boxes + n * 4);
     }

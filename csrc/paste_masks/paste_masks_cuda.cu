@@ -32,6 +32,10 @@ __device__ __forceinline__ int misalignment(const uint8_t* pixels) {
   return static_cast<int>(reinterpret_cast<uintptr_t>(pixels) % kVector);
 }
 
+__device__ __forceinline__ int column_in_stretch(int64_t column) {
+  return static_cast<int>(min(max(column, int64_t{0}), int64_t{kColumns}));
+}
+
 __device__ __forceinline__ void clear(uint8_t* pixels, int64_t count, int lane) {
   const int64_t first =
       min(static_cast<int64_t>((kVector - misalignment(pixels)) % kVector), count);
@@ -148,8 +152,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, kBlocks)
     }
     for (int64_t stretch = 0; stretch < shape.width + kVector - 1; stretch += kStretch) {
       const int64_t first_column = stretch - (kVector - 1);
-      const int begin = static_cast<int>(max(x_axis.begin - first_column, int64_t{0}));
-      const int end = static_cast<int>(min(x_axis.end - first_column, int64_t{kColumns}));
+      const int begin = column_in_stretch(x_axis.begin - first_column);
+      const int end = column_in_stretch(x_axis.end - first_column);
       const bool is_reached = begin < end;
       if (is_reached) {
         __syncwarp();

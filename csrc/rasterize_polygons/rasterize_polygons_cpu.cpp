@@ -18,6 +18,9 @@
 namespace detectron2 {
 namespace {
 
+// Fewer pixels than this cost less to fill than to hand to a thread.
+constexpr int64_t kPixelsPerRange = 1 << 17;
+
 constexpr int64_t kLattice = 5;                  // points a pixel
 constexpr int64_t kBeforeMiddle = kLattice / 2;  // the last point before a pixel's middle
 // Beyond any image. Vertices further away are drawn in to here, so that nothing overflows.
@@ -189,7 +192,9 @@ class Rasterizer {
 void rasterize_polygons_cpu(const PackedPolygons& polygons, int64_t height, int64_t width,
                             uint8_t* masks, ParallelFor parallel_for) {
   advise_huge_pages(masks, polygons.num_instances * height * width);
-  parallel_for(0, polygons.num_instances, 1, [&](int64_t begin, int64_t end) {
+  const int64_t instances_per_range =
+      std::max<int64_t>(1, kPixelsPerRange / std::max<int64_t>(1, height * width));
+  parallel_for(0, polygons.num_instances, instances_per_range, [&](int64_t begin, int64_t end) {
     Rasterizer rasterizer(height, width);
     for (int64_t n = begin; n < end; ++n) {
       uint8_t* mask = masks + n * height * width;

@@ -103,10 +103,14 @@ def paste_masks_in_image(
         )
     if not masks.is_floating_point():
         masks = masks.float()
+    if not boxes.is_floating_point():
+        boxes = boxes.float()
     if torch.jit.is_scripting():
         return _paste_by_grid_sample(masks, boxes, image_shape, threshold)
     if torch.jit.is_tracing():
-        height, width = (torch.as_tensor(side) for side in image_shape)
+        height, width = (
+            side if isinstance(side, torch.Tensor) else torch.tensor(side) for side in image_shape
+        )
         return _trace_paste(masks, boxes, height, width, threshold)
     if not (masks.is_cpu or masks.is_cuda):
         return _paste_by_grid_sample(masks, boxes, image_shape, threshold)

@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 
+# Pixels of bitmaps that are float32 at a time on the CPU: few enough for its caches, where all of
+# an image's would be half a gigabyte.
+_CROPPED_AT_ONCE = 1 << 22
+
+
 def _check_count(boxes: torch.Tensor, masks: Any) -> None:
     if boxes.dim() != 2 or boxes.shape != (len(masks), 4):
         raise ValueError(
@@ -79,10 +84,8 @@ class BitMasks:
         self.image_size = masks.shape[1:]
         self.tensor = masks
 
-    @torch.jit.unused
-    def to(self, *args: Any, **kwargs: Any) -> "BitMasks":
-        """Return the masks after ``Tensor.to`` with these arguments."""
-        return BitMasks(self.tensor.to(*args, **kwargs))
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
 
     @property
     def device(self) -> torch.device:
@@ -112,11 +115,13 @@ class BitMasks:
         yield from self.tensor
 
     @torch.jit.unused
+    def to(self, *args: Any, **kwargs: Any) -> "BitMasks":
+        """Return the masks after ``Tensor.to`` with these arguments."""
+        return BitMasks(self.tensor.to(*args, **kwargs))
+
+    @torch.jit.unused
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_instances={len(self)})"
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
 
     def nonempty(self) -> torch.Tensor:
         """Tell which masks have a pixel set; bool ``(N,)``."""
@@ -165,10 +170,18 @@ class BitMasks:
         _check_count(boxes, self)
         align = ROIAlign((mask_size, mask_size), 1.0, 0, aligned=True)
         boxes = boxes.to(device=self.device, dtype=torch.float32)
-        masks = self.tensor[:, None]
-        index = torch.arange(len(self), device=self.device, dtype=boxes.dtype)
-        rois = torch.cat([index[:, None], boxes], dim=1)
-        return align(masks.to(torch.float32), rois).squeeze(1) >= 0.5
+        masks_at_once = max(len(self), 1)
+        if self.tensor.is_cpu and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            height, width = self.image_size
+            masks_at_once = max(_CROPPED_AT_ONCE // max(height * width, 1), 1)
+        cropped = []
+        for masks, boxes_of_masks in zip(
+            self.tensor.split(masks_at_once), boxes.split(masks_at_once), strict=True
+        ):
+            index = torch.arange(masks.size(0), device=masks.device, dtype=boxes.dtype)
+            rois = torch.cat([index[:, None], boxes_of_masks], dim=1)
+            cropped.append(align(masks[:, None].to(torch.float32), rois).squeeze(1) >= 0.5)
+        return torch.cat(cropped)
 
     def get_bounding_boxes(self) -> Boxes:
         """Boxes around the pixels that are set, float32, on the CPU.
@@ -383,10 +396,9 @@ class ROIMasks:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_instances={len(self)})"
 
+    # TorchScript reads the annotations of unused methods, too, and cannot compile BitMasks.
     @torch.jit.unused
-    def to_bitmasks(
-        self, boxes: torch.Tensor, height: int, width: int, threshold: float = 0.5
-    ) -> BitMasks:
+    def to_bitmasks(self, boxes: torch.Tensor, height: int, width: int, threshold: float = 0.5):
         """Paste the masks into the image; see
         :func:`detectron2.layers.mask_ops.paste_masks_in_image`.
 
@@ -397,6 +409,9 @@ class ROIMasks:
             height: of the image.
             width: of the image.
             threshold: the value from which on a pixel counts as set.
+
+        Returns:
+            :class:`BitMasks`.
         """
         paste = paste_masks_in_image
         if not torch.jit.is_tracing():
