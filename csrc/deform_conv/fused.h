@@ -18,7 +18,8 @@ namespace detectron2 {
 bool deform_conv_fused_supports(const DeformConvShape& shape);
 
 // Memory layout of the tensors with channels: (batch, channels, height, width) in the order of the
-// name. Offsets and masks are always contiguous in NCHW order, weights in (O, C, H, W) order.
+// name; in kNhwc they start at a multiple of 16 bytes. Offsets and masks are always contiguous in
+// NCHW order, weights in (O, C, H, W) order.
 enum class Layout { kNchw, kNhwc };
 
 // Bytes of work space that the forward pass needs, besides its tensors.
@@ -27,7 +28,7 @@ int64_t deform_conv_fused_forward_workspace(const DeformConvShape& shape, int64_
 
 // output = conv(...) + bias; `mask` and `bias` (out_channels) may be null. T is float, Half or
 // BFloat16. `input` and `output` are in `layout`. The same bits on every run. `workspace` is
-// aligned to 256 bytes, the tensors to their elements. `stream` is a cudaStream_t.
+// aligned to 256 bytes. `stream` is a cudaStream_t.
 template <typename T>
 void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, const T* weight,
                                const T* bias, const DeformConvShape& shape, Layout layout,

@@ -29,15 +29,13 @@ struct WeightTile {
   static constexpr int kWarpColumns = kWarpColumnsValue;
   static constexpr int kWarpsAcross = kColumns / kWarpColumns;
   static constexpr int kThreads = kOutputs / kWarpOutputs * kWarpsAcross * 32;
-  // Blocks whose registers, 128 a thread, a processor has room for.
-  static constexpr int kResidentBlocks = 512 / kThreads;
   // A thread takes this many vectors of samples, each during some quarters of the products.
   static constexpr int kPasses = kStepSamples * kLineVectors / kThreads;
   static constexpr int kQuartersPerPass = 4 / kPasses;
   static constexpr int kGradientBytes = kOutputs * kLineBytes;
   static constexpr int kStageBytes = kGradientBytes + kStepSamples * kLineBytes;
   static constexpr int kSharedBytes =
-      2 * kStageBytes + 2 * kStepSamples * 20 + 2 * kOutputs * 4 + kColumns * 4;
+      2 * kStageBytes + 2 * kStepSamples * 20 + 2 * kOutputs * 4 + kColumns * 4 + kLineVectors * 4;
 };
 
 // Pixels that a step adds up: a line of the packed gradient.
@@ -57,7 +55,7 @@ struct WeightArguments {
   int columns;
   int column_tiles;
   int packed_outputs;
-  int64_t pixel_bytes;
+  uint32_t pixel_bytes;
   int64_t image_bytes;
   int64_t first_image;
   int64_t tile_steps;   // of each tile: images * steps_per_image
@@ -166,7 +164,7 @@ __global__ void __launch_bounds__(kPackThreads)
 }
 
 template <typename T, typename Tile>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
+__global__ void __launch_bounds__(Tile::kThreads)
     weight_kernel(const char* gradient, const float* gradient_scales, const char* input,
                   const uint32_t* input_largest, const uint32_t* mask_largest, const T* offset,
                   const T* mask, const char* zeros, WeightArguments arguments, float* total) {
@@ -176,6 +174,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
   constexpr int kChannels = kLineChannels<T>;
   constexpr int kRows = Tile::kWarpOutputs / 16;
   constexpr int kWarpBlocks = Tile::kWarpColumns / 8;
+  // Unrolled no further: the compiler would start too much at once for its registers.
+  constexpr int kUnrolled = kSplit ? 2 : Tile::kQuartersPerPass;
   constexpr int kRowsPerPass = Tile::kThreads / kLineVectors;
 
   extern __shared__ __align__(1024) char shared[];
@@ -183,6 +183,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
   uint32_t* table_corners = reinterpret_cast<uint32_t*>(table_weights + 2 * kStepSamples);
   float* row_scales = reinterpret_cast<float*>(table_corners + 2 * kStepSamples);
   float* column_scales = row_scales + 2 * Tile::kOutputs;
+  uint32_t* line_places = reinterpret_cast<uint32_t*>(column_scales + kColumns);
   const uint32_t stages = shared_address(shared);
 
   const int lane = threadIdx.x % 32;
@@ -190,19 +191,23 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
   const int warp_output = warp / Tile::kWarpsAcross * Tile::kWarpOutputs;
   const int warp_column = warp % Tile::kWarpsAcross * Tile::kWarpColumns;
   const SamplingShape& sampling = arguments.sampling;
-  const int64_t pixel_bytes = arguments.pixel_bytes;
-  const int64_t row_bytes = pixel_bytes * sampling.width;
+  const uint32_t pixel_bytes = arguments.pixel_bytes;
+  const uint32_t row_bytes = pixel_bytes * sampling.width;
 
   const int vector = threadIdx.x % kLineVectors;
   const int first_row = threadIdx.x / kLineVectors;
   const char* thread_input = input + vector * 16;
   const char* thread_zeros = zeros + vector * 16;
 
-  // Where ldmatrix reads: gradients as rows, samples transposed.
-  const int gradient_row = warp_output + (lane & 15);
-  const int gradient_vector = lane >> 4;
-  const int sample_row = (lane & 7) + (lane >> 3 & 1) * 8;
-  const int sample_vector = kSplit ? lane >> 4 << 2 : lane >> 4;
+  // Where this thread writes, and where ldmatrix reads gradients and, transposed, samples. Rows
+  // that are multiples of eight apart have the same permutation, so a step of rows is a sum; a step
+  // of vectors is an exclusive or.
+  const uint32_t write_place = swizzled(first_row, vector);
+  const uint32_t split_place = swizzled(first_row, vector / 2) + vector % 2 * 8;
+  const uint32_t gradient_place = swizzled(warp_output + (lane & 15), lane >> 4);
+  const uint32_t sample_place =
+      swizzled(warp_column / kChannels * kPixels + (lane & 7) + (lane >> 3 & 1) * 8,
+               warp_column % kChannels / 8 + (kSplit ? lane >> 4 << 2 : lane >> 4));
 
   float mask_scale = 1;
   float mask_inverse = 1;
@@ -238,21 +243,38 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
       }
     }
 
+    if (threadIdx.x < kTileColumns<T>) {
+      const int column = first_column + static_cast<int>(threadIdx.x);
+      line_places[threadIdx.x] = static_cast<uint32_t>(column / sampling.taps * kLineBytes);
+    }
+    auto input_at = [&](int step) {
+      return thread_input + step / arguments.steps_per_image * arguments.image_bytes;
+    };
+
     // The sample point that this thread computes in each step: its pixel and column.
     const int point_column = first_column + threadIdx.x / kPixels;
-    const bool has_point = threadIdx.x < kStepSamples;
     const int point_line = point_column / sampling.taps;
     const int point_tap = point_column - point_line * sampling.taps;
+    const int point_group = point_line / arguments.lines;
+    bool point_exists = false;
+    OffsetPoint<T> offset_point;
+    auto read_point = [&](int step) {
+      const int image = step / arguments.steps_per_image;
+      const int pixel = (step - image * arguments.steps_per_image) * kPixels +
+                        static_cast<int>(threadIdx.x) % kPixels;
+      point_exists = threadIdx.x < kStepSamples && point_column < arguments.columns &&
+                     pixel < arguments.pixels && step < last;
+      if (point_exists) {
+        offset_point =
+            load_point(offset, mask, sampling, arguments.order, arguments.first_image + image,
+                       point_group, point_tap, pixel_at(arguments.order, pixel));
+      }
+    };
     auto write_point = [&](int step) {
-      if (has_point) {
-        const int image = step / arguments.steps_per_image;
-        const int pixel = (step - image * arguments.steps_per_image) * kPixels +
-                          static_cast<int>(threadIdx.x) % kPixels;
+      if (threadIdx.x < kStepSamples) {
         SamplePoint point = {kNowhere, {0, 0, 0, 0}};
-        if (point_column < arguments.columns && pixel < arguments.pixels && step < last) {
-          point = sample_point(offset, mask, sampling, arguments.order,
-                               arguments.first_image + image, point_line / arguments.lines,
-                               point_tap, pixel_at(arguments.order, pixel));
+        if (point_exists) {
+          point = sample_point(offset_point, sampling);
         }
         if constexpr (kSplit) {
           point.weights.x *= mask_scale;
@@ -271,7 +293,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
       const char* line = gradient + row * kLineBytes + threadIdx.x * 16;
 #pragma unroll
       for (int i = 0; i < Tile::kOutputs / kRowsPerPass; ++i) {
-        copy_async(tile_address + swizzled(first_row + i * kRowsPerPass, vector),
+        copy_async(tile_address + write_place + i * (kRowsPerPass * kLineBytes),
                    line + i * (Tile::kThreads * 16));
       }
       if constexpr (kSplit) {
@@ -281,15 +303,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
         }
       }
     };
-    auto load_samples = [&](Corners& corners, int step, int pass) {
-      const int image = step / arguments.steps_per_image;
-      const int column = first_column + (first_row + pass * kRowsPerPass) / kPixels;
-      const char* line =
-          thread_input + image * arguments.image_bytes + column / sampling.taps * kLineBytes;
-      load_corners(
-          corners, line, thread_zeros,
-          table_corners[((step - first) & 1) * kStepSamples + first_row + pass * kRowsPerPass],
-          pixel_bytes, row_bytes);
+    auto load_samples = [&](Corners& corners, const char* image_input, int stage, int pass) {
+      const int row = first_row + pass * kRowsPerPass;
+      load_corners(corners, image_input + line_places[row / kPixels], thread_zeros,
+                   table_corners[stage * kStepSamples + row], pixel_bytes, row_bytes);
     };
     auto store_samples = [&](const Corners& corners, int pass, int stage) {
       const int row = first_row + pass * kRowsPerPass;
@@ -301,11 +318,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
             column_scales + row / kPixels * kChannels + vector * 4);
         const SplitPair left = split(sample[0] * scale.x, sample[1] * scale.y);
         const SplitPair right = split(sample[2] * scale.z, sample[3] * scale.w);
-        const uint32_t half = vector % 2 * 8;
-        store_shared(tile_address + swizzled(row, vector / 2) + half, left.high, right.high);
-        store_shared(tile_address + swizzled(row, 4 + vector / 2) + half, left.low, right.low);
+        const uint32_t place = tile_address + split_place + pass * (kRowsPerPass * kLineBytes);
+        store_shared(place, left.high, right.high);
+        store_shared(place ^ 64, left.low, right.low);
       } else {
-        store_shared(tile_address + swizzled(row, vector),
+        store_shared(tile_address + write_place + pass * (kRowsPerPass * kLineBytes),
                      {pack<T>(sample[0], sample[1]), pack<T>(sample[2], sample[3]),
                       pack<T>(sample[4], sample[5]), pack<T>(sample[6], sample[7])});
       }
@@ -313,53 +330,49 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
 
     float sums[kRows][kWarpBlocks][4] = {};
     // A quarter of the products of a step.
-    auto multiply = [&](int quarter, int stage) {
-      const uint32_t gradients = stages + stage * Tile::kStageBytes;
-      const uint32_t samples = gradients + Tile::kGradientBytes;
+    auto multiply = [&](int quarter, int half, int stage) {
+      const uint32_t gradients = stages + stage * Tile::kStageBytes + gradient_place;
+      const uint32_t samples =
+          stages + stage * Tile::kStageBytes + Tile::kGradientBytes + sample_place;
       if constexpr (kSplit) {
         constexpr int kHalf = kRows / 2;
-        const int slice = quarter / 2;
-        const int row0 = quarter % 2 * kHalf;
+        const uint32_t step = quarter / 2 * 32;
+        const int row0 = half * kHalf;
         uint32_t high[kHalf][4];
         uint32_t low[kHalf][4];
         float scales[kHalf][2];
 #pragma unroll
         for (int i = 0; i < kHalf; ++i) {
-          const int row = gradient_row + (row0 + i) * 16;
-          load_matrices(high[i], gradients + swizzled(row, 2 * slice + gradient_vector));
-          load_matrices(low[i], gradients + swizzled(row, 4 + 2 * slice + gradient_vector));
+          const uint32_t rows = (row0 + i) * (16 * kLineBytes);
+          load_matrices(high[i], (gradients ^ step) + rows);
+          load_matrices(low[i], (gradients ^ (step + 64)) + rows);
           const float* scale =
               row_scales + stage * Tile::kOutputs + warp_output + (row0 + i) * 16 + lane / 4;
           scales[i][0] = scale[0];
           scales[i][1] = scale[8];
         }
 #pragma unroll
-        for (int j = 0; j < kWarpBlocks; ++j) {
-          const int column = warp_column + j * 8;
+        for (int j = 0; j < kWarpBlocks; j += kSplitGroup) {
           // High parts in the first two matrices, low parts in the others.
-          uint32_t columns[4];
-          load_matrices_transposed(
-              columns, samples + swizzled(column / kChannels * kPixels + slice * 16 + sample_row,
-                                          column % kChannels / 8 + sample_vector));
+          uint32_t columns[kSplitGroup][4];
+#pragma unroll
+          for (int n = 0; n < kSplitGroup; ++n) {
+            const uint32_t block = (j + n) % (kChannels / 8) * 16;
+            const uint32_t rows = (j + n) / (kChannels / 8) * (kPixels * kLineBytes);
+            load_matrices_transposed(columns[n],
+                                     (samples ^ block) + rows + step * (16 * kLineBytes / 32));
+          }
           // Tensor cores round sums towards zero, so long sums are float32's own additions.
-          float partial[kHalf][4] = {};
-#pragma unroll
-          for (int i = 0; i < kHalf; ++i) {
-            multiply_add<Half>(partial[i], low[i], columns[0], columns[1]);
-          }
-#pragma unroll
-          for (int i = 0; i < kHalf; ++i) {
-            multiply_add<Half>(partial[i], high[i], columns[2], columns[3]);
-          }
-#pragma unroll
-          for (int i = 0; i < kHalf; ++i) {
-            multiply_add<Half>(partial[i], high[i], columns[0], columns[1]);
-          }
+          float partial[kHalf][kSplitGroup][4] = {};
+          multiply_add_split(partial, high, low, columns);
 #pragma unroll
           for (int i = 0; i < kHalf; ++i) {
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {
-              sums[row0 + i][j][k] += partial[i][k] * scales[i][k / 2];
+            for (int n = 0; n < kSplitGroup; ++n) {
+#pragma unroll
+              for (int k = 0; k < 4; ++k) {
+                sums[row0 + i][j + n][k] += partial[i][n][k] * scales[i][k / 2];
+              }
             }
           }
         }
@@ -367,16 +380,12 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
         uint32_t rows[kRows][4];
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
-          load_matrices(rows[i],
-                        gradients + swizzled(gradient_row + i * 16, 2 * quarter + gradient_vector));
+          load_matrices(rows[i], (gradients ^ (quarter * 32)) + i * (16 * kLineBytes));
         }
 #pragma unroll
         for (int j = 0; j < kWarpBlocks; j += 2) {
-          const int column = warp_column + j * 8;
           uint32_t columns[4];
-          load_matrices_transposed(
-              columns, samples + swizzled(column / kChannels * kPixels + quarter * 16 + sample_row,
-                                          column % kChannels / 8 + sample_vector));
+          load_matrices_transposed(columns, (samples ^ (j * 16)) + quarter * (16 * kLineBytes));
 #pragma unroll
           for (int i = 0; i < kRows; ++i) {
             multiply_add<Product>(sums[i][j], rows[i], columns[0], columns[1]);
@@ -387,14 +396,16 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
     };
 
     Corners corners;
-    write_point(first);
-    write_point(first + 1);
+    for (int step = first; step < first + 2; ++step) {
+      read_point(step);
+      write_point(step);
+    }
     copy_gradient(first, 0);
     commit_copies();
     __syncthreads();
 #pragma unroll
     for (int pass = 0; pass < Tile::kPasses; ++pass) {
-      load_samples(corners, first, pass);
+      load_samples(corners, input_at(first), 0, pass);
       store_samples(corners, pass, 0);
     }
     for (int step = first; step < last; ++step) {
@@ -406,20 +417,24 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
         copy_gradient(step + 1, stage ^ 1);
       }
       commit_copies();
+      const char* next_input = input_at(step + 1);
+      read_point(step + 2);
+#pragma unroll 1
+      for (int first_quarter = 0; first_quarter < 4; first_quarter += kUnrolled) {
 #pragma unroll
-      for (int quarter = 0; quarter < 4; ++quarter) {
-        const int pass = quarter / Tile::kQuartersPerPass;
-        if (more && quarter % Tile::kQuartersPerPass == 0) {
-          load_samples(corners, step + 1, pass);
-        }
-        if (quarter == 2) {
-          write_point(step + 2);
-        }
-        multiply(quarter, stage);
-        if (more && (quarter + 1) % Tile::kQuartersPerPass == 0) {
-          store_samples(corners, pass, stage ^ 1);
+        for (int k = 0; k < kUnrolled; ++k) {
+          const int quarter = first_quarter + k;
+          const int pass = quarter / Tile::kQuartersPerPass;
+          if (more && k % Tile::kQuartersPerPass == 0) {
+            load_samples(corners, next_input, stage ^ 1, pass);
+          }
+          multiply(quarter, k, stage);
+          if (more && (k + 1) % Tile::kQuartersPerPass == 0) {
+            store_samples(corners, pass, stage ^ 1);
+          }
         }
       }
+      write_point(step + 2);
     }
 
 #pragma unroll
@@ -463,7 +478,7 @@ __global__ void __launch_bounds__(kPackThreads)
   }
 }
 
-using WideWeightTile = WeightTile<256, 64, 32>;
+using WideWeightTile = WeightTile<256, 64, 64>;
 using NarrowWeightTile = WeightTile<128, 64, 32>;
 
 // Where the parts of the work space begin.
@@ -566,7 +581,7 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
   arguments.columns = static_cast<int>(shape.offset_groups * lines * taps);
   arguments.column_tiles = static_cast<int>(space.column_tiles);
   arguments.packed_outputs = static_cast<int>(space.packed_outputs);
-  arguments.pixel_bytes = shape.offset_groups * lines * kLineBytes;
+  arguments.pixel_bytes = static_cast<uint32_t>(shape.offset_groups * lines * kLineBytes);
   arguments.image_bytes = packed_image_bytes(shape, sizeof(T));
 
   float* total = reinterpret_cast<float*>(base + space.total);

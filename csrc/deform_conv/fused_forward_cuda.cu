@@ -31,8 +31,6 @@ struct ForwardTile {
   static constexpr int kWarpOutputs = kWarpOutputsValue;
   static constexpr int kWarpsAcross = kOutputs / kWarpOutputs;
   static constexpr int kThreads = kPixels / kWarpPixels * kWarpsAcross * 32;
-  // Blocks whose registers, 128 a thread, a processor has room for.
-  static constexpr int kResidentBlocks = 512 / kThreads;
   // A thread samples a vector of this many pixels, each during some quarters of the products.
   static constexpr int kPasses = kPixels * kLineVectors / kThreads;
   static constexpr int kQuartersPerPass = 4 / kPasses;
@@ -49,7 +47,7 @@ struct ForwardArguments {
   int pixels;  // of an output image
   int out_channels;
   int lines;  // of a pixel and group
-  int64_t pixel_bytes;
+  uint32_t pixel_bytes;
   int64_t image_bytes;
   int64_t first_image;
   int64_t output_image_stride;
@@ -128,7 +126,7 @@ __global__ void __launch_bounds__(kPackThreads)
 }
 
 template <typename T, typename Tile>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
+__global__ void __launch_bounds__(Tile::kThreads)
     forward_kernel(const char* input, const T* offset, const T* mask, const char* weight,
                    const float* inverse_scales, const T* bias, const char* zeros,
                    ForwardArguments arguments, T* output) {
@@ -138,6 +136,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
   constexpr int kPixels = Tile::kPixels;
   constexpr int kWarpRows = Tile::kWarpPixels / 16;
   constexpr int kWarpColumns = Tile::kWarpOutputs / 8;
+  // Unrolled no further: the compiler would start too much at once for its registers.
+  constexpr int kUnrolled = kSplit ? 2 : Tile::kQuartersPerPass;
   constexpr int kRowsPerPass = kThreads / kLineVectors;
 
   extern __shared__ __align__(1024) char shared[];
@@ -155,8 +155,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
   const int first_output = blockIdx.y * Tile::kOutputs;
   const int64_t image = arguments.first_image + blockIdx.z;
   const SamplingShape& sampling = arguments.sampling;
-  const int64_t pixel_bytes = arguments.pixel_bytes;
-  const int64_t row_bytes = pixel_bytes * sampling.width;
+  const uint32_t pixel_bytes = arguments.pixel_bytes;
+  const uint32_t row_bytes = pixel_bytes * sampling.width;
 
   for (int i = threadIdx.x; i < kPixels; i += kThreads) {
     int place = -1;
@@ -174,11 +174,15 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
   const char* thread_zeros = zeros + vector * 16;
   const char* thread_weight = weight + (int64_t{first_output} * kLineVectors + threadIdx.x) * 16;
 
-  // Where ldmatrix reads: row and vector of this thread's address, in samples and in weights.
-  const int sample_row = warp_pixel + (lane & 15);
-  const int sample_vector = lane >> 4;
-  const int weight_row = warp_output + (lane & 7) + (kSplit ? 0 : lane >> 4 << 3);
-  const int weight_vector = (lane >> 3 & 1) + (kSplit ? lane >> 4 << 2 : 0);
+  // Where this thread writes, and where ldmatrix reads, in a tile. Rows that are multiples of eight
+  // apart have the same permutation, so a step of rows is a sum; a step of vectors is an exclusive
+  // or.
+  const uint32_t write_place = swizzled(first_row, vector);
+  const uint32_t split_place = swizzled(first_row, vector / 2) + vector % 2 * 8;
+  const uint32_t sample_place = swizzled(warp_pixel + (lane & 15), lane >> 4);
+  const uint32_t weight_place =
+      kSplit ? swizzled(warp_output + (lane & 7), (lane >> 3 & 1) + (lane >> 4 << 2))
+             : swizzled(warp_output + (lane & 7) + (lane >> 4 << 3), lane >> 3 & 1);
 
   float sums[kWarpRows][kWarpColumns][4] = {};
   for (int group = 0; group < sampling.offset_groups; ++group) {
@@ -191,8 +195,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
         const int row = i - tap * kPixels;
         SamplePoint point = {kNowhere, {0, 0, 0, 0}};
         if (first_pixel + row < arguments.pixels) {
-          point = sample_point(offset, mask, sampling, arguments.order, image, group,
-                               first_tap + tap, pixel_at(arguments.order, first_pixel + row));
+          point = sample_point(
+              load_point(offset, mask, sampling, arguments.order, image, group, first_tap + tap,
+                         pixel_at(arguments.order, first_pixel + row)),
+              sampling);
         }
         table_corners[i] = point.corner;
         table_weights[i] = point.weights;
@@ -208,7 +214,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
         const uint32_t tile = stages + stage * Tile::kStageBytes + Tile::kSampleBytes;
 #pragma unroll
         for (int i = 0; i < Tile::kOutputs / kRowsPerPass; ++i) {
-          copy_async(tile + swizzled(first_row + i * kRowsPerPass, vector),
+          copy_async(tile + write_place + i * (kRowsPerPass * kLineBytes),
                      block_weight + i * (kThreads * 16));
         }
         block_weight += static_cast<int64_t>(arguments.packed_outputs) * kLineBytes;
@@ -238,74 +244,70 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
           }
           const SplitPair first = split(sample[0] * power.scale, sample[1] * power.scale);
           const SplitPair second = split(sample[2] * power.scale, sample[3] * power.scale);
-          const uint32_t half = vector % 2 * 8;
-          store_shared(tile + swizzled(row, vector / 2) + half, first.high, second.high);
-          store_shared(tile + swizzled(row, 4 + vector / 2) + half, first.low, second.low);
+          const uint32_t place = tile + split_place + pass * (kRowsPerPass * kLineBytes);
+          store_shared(place, first.high, second.high);
+          store_shared(place ^ 64, first.low, second.low);
         } else {
-          store_shared(tile + swizzled(row, vector),
+          store_shared(tile + write_place + pass * (kRowsPerPass * kLineBytes),
                        {pack<T>(sample[0], sample[1]), pack<T>(sample[2], sample[3]),
                         pack<T>(sample[4], sample[5]), pack<T>(sample[6], sample[7])});
         }
       };
       // A quarter of the products of a block.
-      auto multiply = [&](int quarter, int stage) {
-        const uint32_t samples = stages + stage * Tile::kStageBytes;
-        const uint32_t weights = samples + Tile::kSampleBytes;
+      auto multiply = [&](int quarter, int half, int stage) {
+        const uint32_t samples = stages + stage * Tile::kStageBytes + sample_place;
+        const uint32_t weights =
+            stages + stage * Tile::kStageBytes + Tile::kSampleBytes + weight_place;
         if constexpr (kSplit) {
           constexpr int kRows = kWarpRows / 2;
-          const int step = quarter / 2 * 2;
-          const int row0 = quarter % 2 * kRows;
+          const uint32_t step = quarter / 2 * 32;
+          const int row0 = half * kRows;
           uint32_t high[kRows][4];
           uint32_t low[kRows][4];
           float scales[kRows][2];
 #pragma unroll
           for (int i = 0; i < kRows; ++i) {
-            const int row = sample_row + (row0 + i) * 16;
-            load_matrices(high[i], samples + swizzled(row, step + sample_vector));
-            load_matrices(low[i], samples + swizzled(row, 4 + step + sample_vector));
+            const uint32_t rows = (row0 + i) * (16 * kLineBytes);
+            load_matrices(high[i], (samples ^ step) + rows);
+            load_matrices(low[i], (samples ^ (step + 64)) + rows);
             const float* scale =
                 row_scales + stage * kPixels + warp_pixel + (row0 + i) * 16 + lane / 4;
             scales[i][0] = scale[0];
             scales[i][1] = scale[8];
           }
 #pragma unroll
-          for (int j = 0; j < kWarpColumns; ++j) {
+          for (int j = 0; j < kWarpColumns; j += kSplitGroup) {
             // High parts in the first two matrices, low parts in the others.
-            uint32_t columns[4];
-            load_matrices(columns, weights + swizzled(weight_row + j * 8, step + weight_vector));
+            uint32_t columns[kSplitGroup][4];
+#pragma unroll
+            for (int n = 0; n < kSplitGroup; ++n) {
+              load_matrices(columns[n], (weights ^ step) + (j + n) * (8 * kLineBytes));
+            }
             // Tensor cores round sums towards zero, so long sums are float32's own additions.
-            float partial[kRows][4] = {};
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-              multiply_add<Half>(partial[i], low[i], columns[0], columns[1]);
-            }
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-              multiply_add<Half>(partial[i], high[i], columns[2], columns[3]);
-            }
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-              multiply_add<Half>(partial[i], high[i], columns[0], columns[1]);
-            }
+            float partial[kRows][kSplitGroup][4] = {};
+            multiply_add_split(partial, high, low, columns);
 #pragma unroll
             for (int i = 0; i < kRows; ++i) {
 #pragma unroll
-              for (int k = 0; k < 4; ++k) {
-                sums[row0 + i][j][k] += partial[i][k] * scales[i][k / 2];
+              for (int n = 0; n < kSplitGroup; ++n) {
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                  sums[row0 + i][j + n][k] += partial[i][n][k] * scales[i][k / 2];
+                }
               }
             }
           }
         } else {
-          const int step = quarter * 2;
+          const uint32_t step = quarter * 32;
           uint32_t rows[kWarpRows][4];
 #pragma unroll
           for (int i = 0; i < kWarpRows; ++i) {
-            load_matrices(rows[i], samples + swizzled(sample_row + i * 16, step + sample_vector));
+            load_matrices(rows[i], (samples ^ step) + i * (16 * kLineBytes));
           }
 #pragma unroll
           for (int j = 0; j < kWarpColumns; j += 2) {
             uint32_t columns[4];
-            load_matrices(columns, weights + swizzled(weight_row + j * 8, step + weight_vector));
+            load_matrices(columns, (weights ^ step) + j * (8 * kLineBytes));
 #pragma unroll
             for (int i = 0; i < kWarpRows; ++i) {
               multiply_add<Product>(sums[i][j], rows[i], columns[0], columns[1]);
@@ -339,15 +341,19 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
           copy_weights(stage ^ 1);
         }
         commit_copies();
+#pragma unroll 1
+        for (int first_quarter = 0; first_quarter < 4; first_quarter += kUnrolled) {
 #pragma unroll
-        for (int quarter = 0; quarter < 4; ++quarter) {
-          const int pass = quarter / Tile::kQuartersPerPass;
-          if (more && quarter % Tile::kQuartersPerPass == 0) {
-            load_samples(corners, line, tap, pass);
-          }
-          multiply(quarter, stage);
-          if (more && (quarter + 1) % Tile::kQuartersPerPass == 0) {
-            store_samples(corners, tap, pass, stage ^ 1);
+          for (int k = 0; k < kUnrolled; ++k) {
+            const int quarter = first_quarter + k;
+            const int pass = quarter / Tile::kQuartersPerPass;
+            if (more && k % Tile::kQuartersPerPass == 0) {
+              load_samples(corners, line, tap, pass);
+            }
+            multiply(quarter, k, stage);
+            if (more && (k + 1) % Tile::kQuartersPerPass == 0) {
+              store_samples(corners, tap, pass, stage ^ 1);
+            }
           }
         }
       }
@@ -383,7 +389,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
   }
 }
 
-using WideTile = ForwardTile<128, 256, 64, 32>;
+using WideTile = ForwardTile<128, 256, 64, 64>;
 using MiddleTile = ForwardTile<128, 128, 64, 32>;
 using SmallTile = ForwardTile<64, 64, 32, 32>;
 
@@ -447,13 +453,18 @@ bool deform_conv_fused_supports(const DeformConvShape& shape) {
   using namespace deform_conv_fused;
   constexpr int64_t kMostPixels = int64_t{1} << 29;
   constexpr int64_t kMostBlocks = 65535;
+  if (shape.batch == 0 || shape.out_height * shape.out_width == 0) {
+    return false;
+  }
   if (shape.groups != 1 || shape.in_channels / shape.offset_groups < 16 ||
       shape.out_channels < 16) {
     return false;  // Most of a tile would be filling.
   }
   if (shape.height * shape.width >= kMostPixels ||
-      shape.out_height * shape.out_width >= kMostPixels || shape.batch > kMostBlocks ||
-      shape.in_channels > kMostBlocks || shape.out_channels > kMostBlocks ||
+      shape.out_height * shape.out_width >= kMostPixels ||
+      (shape.in_channels + 32 * shape.offset_groups) * 4 * shape.width >= kMostPixels * 8 ||
+      shape.batch > kMostBlocks || shape.in_channels > kMostBlocks ||
+      shape.out_channels > kMostBlocks ||
       shape.in_channels * shape.kernel_h * shape.kernel_w >= kMostPixels / 16) {
     return false;
   }
@@ -495,7 +506,7 @@ void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, c
   arguments.pixels = static_cast<int>(out_pixels);
   arguments.out_channels = static_cast<int>(shape.out_channels);
   arguments.lines = static_cast<int>(lines);
-  arguments.pixel_bytes = shape.offset_groups * lines * kLineBytes;
+  arguments.pixel_bytes = static_cast<uint32_t>(shape.offset_groups * lines * kLineBytes);
   arguments.image_bytes = packed_image_bytes(shape, sizeof(T));
   arguments.output_image_stride = shape.out_channels * out_pixels;
   arguments.output_channel_stride = channels_last ? 1 : out_pixels;

@@ -25,6 +25,9 @@ constexpr int kLineBytes = 128;
 constexpr int kLineVectors = 8;  // of 16 bytes
 constexpr int64_t kAlignment = 256;
 
+// Blocks of eight columns whose products of split values a warp has under way at a time.
+constexpr int kSplitGroup = 2;
+
 template <typename T>
 constexpr int kLineChannels = kLineBytes / static_cast<int>(sizeof(T));
 
@@ -81,7 +84,7 @@ __device__ __forceinline__ Pixel pixel_at(const PixelOrder& order, int index) {
   strip = strip < order.strips ? strip : order.strips - 1;
   const int rest = index - strip * full_strip;
   const int width = strip == order.strips - 1 ? order.width - strip * kStripWidth : kStripWidth;
-  const int y = rest / width;
+  const int y = width == kStripWidth ? rest / kStripWidth : rest / width;
   return {y, strip * kStripWidth + rest - y * width};
 }
 
@@ -111,32 +114,50 @@ inline SamplingShape sampling_shape(const DeformConvShape& shape) {
 
 // Where a sample comes from: four times the index of its first pixel, plus 1 if the right
 // neighbour differs from it and 2 if the one below does; kNowhere for a point outside the input.
-constexpr uint32_t kNowhere = 0xffffffffu;
+constexpr uint32_t kNowhere = 0xfffffffcu;
 
 struct SamplePoint {
   uint32_t corner;
   float4 weights;  // of the corners, row by row, times the mask
 };
 
-// The sample of a tap for output pixel `pixel` of an image. Corners outside the input are moved to
-// their neighbour inside, with weight zero: no pixel is read that has no part in the sample.
+// Where a tap samples for an output pixel, as it is in memory.
 template <typename T>
-__device__ __forceinline__ SamplePoint sample_point(const T* offset, const T* mask,
-                                                    const SamplingShape& shape,
-                                                    const PixelOrder& order, int64_t image,
-                                                    int group, int tap, const Pixel& pixel) {
+struct OffsetPoint {
+  int y;  // without the offset
+  int x;
+  T offset_y;
+  T offset_x;
+  T mask;
+};
+
+template <typename T>
+__device__ __forceinline__ OffsetPoint<T> load_point(const T* offset, const T* mask,
+                                                     const SamplingShape& shape,
+                                                     const PixelOrder& order, int64_t image,
+                                                     int group, int tap, const Pixel& pixel) {
   const int64_t plane = int64_t{order.height} * order.width;
-  const int64_t at = static_cast<int64_t>(pixel.y) * order.width + pixel.x;
+  const int64_t at = int64_t{pixel.y} * order.width + pixel.x;
   const int64_t map = (image * shape.offset_groups + group) * shape.taps + tap;
   const int tap_y = tap / shape.kernel_w;
   const int tap_x = tap - tap_y * shape.kernel_w;
-  const float y =
-      static_cast<float>(pixel.y * shape.stride_h - shape.pad_h + tap_y * shape.dilation_h) +
-      widen(offset[2 * map * plane + at]);
-  const float x =
-      static_cast<float>(pixel.x * shape.stride_w - shape.pad_w + tap_x * shape.dilation_w) +
-      widen(offset[(2 * map + 1) * plane + at]);
-  const float scale = mask == nullptr ? 1.0f : widen(mask[map * plane + at]);
+  OffsetPoint<T> point;
+  point.y = pixel.y * shape.stride_h - shape.pad_h + tap_y * shape.dilation_h;
+  point.x = pixel.x * shape.stride_w - shape.pad_w + tap_x * shape.dilation_w;
+  point.offset_y = offset[2 * map * plane + at];
+  point.offset_x = offset[(2 * map + 1) * plane + at];
+  point.mask = mask == nullptr ? narrow<T>(1.0f) : mask[map * plane + at];
+  return point;
+}
+
+// Corners outside the input are moved to their neighbour inside, with weight zero: no pixel is read
+// that has no part in the sample.
+template <typename T>
+__device__ __forceinline__ SamplePoint sample_point(const OffsetPoint<T>& from,
+                                                    const SamplingShape& shape) {
+  const float y = static_cast<float>(from.y) + widen(from.offset_y);
+  const float x = static_cast<float>(from.x) + widen(from.offset_x);
+  const float scale = widen(from.mask);
   SamplePoint point;
   // False for NaN.
   if (y > -1 && x > -1 && y < static_cast<float>(shape.height) &&
@@ -172,20 +193,16 @@ struct Corners {
 
 // `line` is the vector at pixel 0, `zeros` a line of zeros.
 __device__ __forceinline__ void load_corners(Corners& corners, const char* line, const char* zeros,
-                                             uint32_t corner, int64_t pixel_bytes,
-                                             int64_t row_bytes) {
-  const char* first = line + static_cast<int64_t>(corner >> 2) * pixel_bytes;
-  int64_t right = (corner & 1) != 0 ? pixel_bytes : 0;
-  int64_t below = (corner & 2) != 0 ? row_bytes : 0;
-  if (corner == kNowhere) {
-    first = zeros;
-    right = 0;
-    below = 0;
-  }
+                                             uint32_t corner, uint32_t pixel_bytes,
+                                             uint32_t row_bytes) {
+  const char* first = line + static_cast<uint64_t>(corner >> 2) * pixel_bytes;
+  first = corner == kNowhere ? zeros : first;
+  const char* second = first + ((corner & 2) != 0 ? row_bytes : 0);
+  const uint32_t right = (corner & 1) != 0 ? pixel_bytes : 0;
   corners.value[0] = __ldg(reinterpret_cast<const uint4*>(first));
   corners.value[1] = __ldg(reinterpret_cast<const uint4*>(first + right));
-  corners.value[2] = __ldg(reinterpret_cast<const uint4*>(first + below));
-  corners.value[3] = __ldg(reinterpret_cast<const uint4*>(first + below + right));
+  corners.value[2] = __ldg(reinterpret_cast<const uint4*>(second));
+  corners.value[3] = __ldg(reinterpret_cast<const uint4*>(second + right));
 }
 
 __device__ __forceinline__ uint32_t word(const uint4& value, int index) {

@@ -156,6 +156,37 @@ __device__ __forceinline__ SplitPair split(float first, float second) {
   return result;
 }
 
+// partial += (high + low) * columns, of which each holds the fragments of the high parts, then of
+// the low parts. The small products come first, and products of one sum lie apart, for each waits
+// for the one before.
+template <int kRows, int kColumns>
+__device__ __forceinline__ void multiply_add_split(float (&partial)[kRows][kColumns][4],
+                                                   const uint32_t (&high)[kRows][4],
+                                                   const uint32_t (&low)[kRows][4],
+                                                   const uint32_t (&columns)[kColumns][4]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+      multiply_add<Half>(partial[i][n], low[i], columns[n][0], columns[n][1]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+      multiply_add<Half>(partial[i][n], high[i], columns[n][2], columns[n][3]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+      multiply_add<Half>(partial[i][n], high[i], columns[n][0], columns[n][1]);
+    }
+  }
+}
+
 // The power of two that brings a value with these bits, a float32's magnitude, into
 // [2^(kExponent), 2^(kExponent + 1)), and its inverse. One if it is zero, infinite or NaN; both
 // are normal numbers always.

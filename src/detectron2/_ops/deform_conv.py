@@ -9,7 +9,8 @@ samples the input bilinearly at ``(y * stride - padding + i * dilation + dy, ...
 the sample by the mask. Pixels outside the input count as zero. A point with an offset that is not
 finite has a sample, and gradients, of zero.
 
-Differentiable once with respect to all tensors. ``input``, ``weight`` and ``bias`` must agree in
+Differentiable once with respect to all tensors; on CUDA the gradients are added up in no fixed
+order, which ``torch.use_deterministic_algorithms`` reports. ``input``, ``weight`` and ``bias`` must agree in
 dtype. ``offset`` and ``mask`` need not: on the CPU they are read as float32, or float64 if the
 features are; on CUDA an ``offset`` with the features' dtype takes the fastest kernels, and any
 other is read as on the CPU. Under autocast ``input``, ``weight`` and ``bias`` are cast as for a
