@@ -45,7 +45,8 @@ class ROIAlign(nn.Module):
                 image, not of the features.
 
         Returns:
-            ``(K, C, rows, columns)`` in the dtype of ``input``.
+            ``(K, C, rows, columns)`` in the dtype of ``input``; zeros for a row of ``rois`` with
+            a value that is not finite.
         """
         if rois.dim() != 2 or rois.size(1) != 5:
             raise ValueError(f"rois must have the shape (K, 5), got {list(rois.shape)}")
@@ -54,9 +55,17 @@ class ROIAlign(nn.Module):
         features = input
         if input.dtype == torch.float16 or input.dtype == torch.bfloat16:
             features = input.float()
+        rois = rois.to(dtype=features.dtype)
+        # For values that are not finite torchvision reads outside the features, or never ends. A
+        # box far outside of them is pooled as zeros.
+        undefined = ~rois.isfinite().all(dim=1, keepdim=True)
+        rois = torch.cat(
+            (rois[:, :1].masked_fill(undefined, 0), rois[:, 1:].masked_fill(undefined, -1e30)),
+            dim=1,
+        )
         pooled = roi_align(
             features,
-            rois.to(dtype=features.dtype),
+            rois,
             self.output_size,
             self.spatial_scale,
             self.sampling_ratio,
