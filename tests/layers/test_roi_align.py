@@ -100,33 +100,6 @@ def test_coordinates_are_not_rounded_to_half_precision(dtype):
     assert not torch.equal(rounded.to(dtype), expected.to(dtype))
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_rois_that_are_not_finite_give_zeros(sampling_ratio, aligned, device):
-    features, rois = make_inputs()
-    features = features.to(device).requires_grad_(True)
-    rows = [
-        torch.cat((rois[0, :column], torch.tensor([value]), rois[0, column + 1 :]))
-        for column in range(5)
-        for value in (math.nan, math.inf, -math.inf)
-    ]
-    rois = torch.stack([rois[0], *rows, rois[1]]).to(device)
-    pool = ROIAlign((2, 3), 0.5, sampling_ratio, aligned)
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        output = pool(features, rois)
-    finally:
-        if device == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(output[[0, -1]], pool(features, rois[[0, -1]]))
-    assert not output[1:-1].any()
-    output[1:-1].sum().backward()
-    assert not features.grad.any()
-
-
 def test_rois_of_another_dtype_and_autocast():
     features, rois = make_inputs()
     pool = ROIAlign((2, 3), 0.5, 2)
