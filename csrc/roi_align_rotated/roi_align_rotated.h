@@ -43,6 +43,26 @@ template <typename T>
 void roi_align_rotated_forward_cuda(const T* features, const Accumulator<T>* rois,
                                     const RoiAlignRotatedShape& shape, T* pooled, void* stream);
 
+// Pooling of features whose channels are side by side in memory, several times as quick, for float,
+// Half and BFloat16: image by image and row by row, a pixel every `pixel_stride` elements, which
+// are a multiple of 16 bytes, as is the address.
+//
+// Whether the shape allows it.
+bool roi_align_rotated_can_pool_channels_last(const RoiAlignRotatedShape& shape);
+
+// Whether it pays to bring features into that form first.
+bool roi_align_rotated_prefers_channels_last(const RoiAlignRotatedShape& shape);
+
+// Copies (batch_size, channels, height, width) to (batch_size, height, width, pixel_stride).
+template <typename T>
+void roi_align_rotated_channels_last_cuda(const T* features, const RoiAlignRotatedShape& shape,
+                                          int64_t pixel_stride, T* channels_last, void* stream);
+
+template <typename T>
+void roi_align_rotated_pool_channels_last_cuda(const T* features, int64_t pixel_stride,
+                                               const float* rois, const RoiAlignRotatedShape& shape,
+                                               T* pooled, void* stream);
+
 // Adds to grad_features with atomics, so in no fixed order.
 template <typename T>
 void roi_align_rotated_backward_cuda(const T* grad_pooled, const Accumulator<T>* rois,

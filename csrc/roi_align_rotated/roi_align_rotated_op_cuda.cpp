@@ -1,3 +1,6 @@
+#include <cstdint>
+#include <optional>
+
 #include "csrc/roi_align_rotated/roi_align_rotated.h"
 #include "csrc/roi_align_rotated/roi_align_rotated_args.h"
 #include "csrc/torch_abi/torch_abi.h"
@@ -5,26 +8,71 @@
 namespace detectron2 {
 namespace {
 
+// Elements of 16 bytes.
+template <typename T>
+constexpr int64_t kVector = 16 / sizeof(T);
+
+// Whether the channels of a pixel are side by side, pixels follow one another, and all of them can
+// be read 16 bytes at a time.
+template <typename T>
+bool is_channels_last(const Tensor& input) {
+  const int64_t channels = input.size(1);
+  const int64_t row = input.size(3) * channels;
+  return channels % kVector<T> == 0 && input.stride(1) == 1 && input.stride(3) == channels &&
+         input.stride(2) == row && input.stride(0) == input.size(2) * row &&
+         reinterpret_cast<uintptr_t>(input.const_data_ptr()) % 16 == 0;
+}
+
+template <typename T>
+Tensor pool(const Tensor& input, const Tensor& rois, const RoiAlignRotatedShape& shape) {
+  void* const stream = current_cuda_stream(input);
+  Tensor features = input;
+  int64_t pixel_stride = 0;  // 0: channels are planes
+  if constexpr (sizeof(T) < sizeof(double)) {
+    if (is_channels_last<T>(input) && roi_align_rotated_can_pool_channels_last(shape)) {
+      pixel_stride = shape.channels;
+    } else if (roi_align_rotated_prefers_channels_last(shape)) {
+      const Tensor planes = contiguous_as(input, input.scalar_type());
+      pixel_stride = (shape.channels + kVector<T> - 1) / kVector<T> * kVector<T>;
+      features = torch::stable::new_empty(
+          input, {shape.batch_size, shape.height, shape.width, pixel_stride});
+      roi_align_rotated_channels_last_cuda(data_of<T>(planes), shape, pixel_stride,
+                                           mutable_data_of<T>(features), stream);
+    }
+  }
+
+  // Only now, while the device has begun to work.
+  const Tensor pooled = torch::stable::new_empty(
+      input, {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width});
+  const Tensor cast_rois = contiguous_as(rois, compute_dtype(input.scalar_type()));
+  if constexpr (sizeof(T) < sizeof(double)) {
+    if (pixel_stride > 0) {
+      roi_align_rotated_pool_channels_last_cuda(data_of<T>(features), pixel_stride,
+                                                data_of<float>(cast_rois), shape,
+                                                mutable_data_of<T>(pooled), stream);
+      return pooled;
+    }
+  }
+  const Tensor planes = contiguous_as(input, input.scalar_type());
+  roi_align_rotated_forward_cuda<T>(data_of<T>(planes), data_of<Accumulator<T>>(cast_rois), shape,
+                                    mutable_data_of<T>(pooled), stream);
+  return pooled;
+}
+
 Tensor roi_align_rotated_forward(const Tensor& input, const Tensor& rois, double spatial_scale,
                                  int64_t pooled_height, int64_t pooled_width,
                                  int64_t sampling_ratio) {
   const RoiAlignRotatedShape shape = check_roi_align_rotated_forward(
       input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio);
-  const Tensor pooled = torch::stable::new_empty(
-      input, {shape.num_rois, shape.channels, pooled_height, pooled_width});
-  if (pooled.numel() == 0) {
-    return pooled;
+  if (shape.num_rois == 0 || shape.channels == 0) {
+    return torch::stable::new_empty(input,
+                                    {shape.num_rois, shape.channels, pooled_height, pooled_width});
   }
-  const Tensor features = contiguous_as(input, input.scalar_type());
-  const Tensor cast_rois = contiguous_as(rois, compute_dtype(input.scalar_type()));
   const DeviceGuard guard(input.get_device_index());
-  dispatch_storage_dtype(input.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    roi_align_rotated_forward_cuda<T>(data_of<T>(features), data_of<Accumulator<T>>(cast_rois),
-                                      shape, mutable_data_of<T>(pooled),
-                                      current_cuda_stream(input));
-  });
-  return pooled;
+  std::optional<Tensor> pooled;
+  dispatch_storage_dtype(input.scalar_type(),
+                         [&](auto zero) { pooled = pool<decltype(zero)>(input, rois, shape); });
+  return *pooled;
 }
 
 Tensor roi_align_rotated_backward(const Tensor& grad, const Tensor& rois, double spatial_scale,

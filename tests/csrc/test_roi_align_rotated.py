@@ -348,9 +348,109 @@ def test_cuda_agrees_with_the_cpu(sampling_ratio: int, dtype: torch.dtype) -> No
         torch.testing.assert_close(on_cuda, on_cpu, **tolerance(dtype))
 
 
+# What the CUDA kernels choose by: channels in float32 or pairs of them, 32 or more of these; bins
+# that are written at once or in parts; samples of a bin that are found at once or in parts; RoIs
+# that fit in a tile of shared memory, in several or in none.
+CUDA_CASES = [
+    # channels, scale, rows, columns, sampling ratio, largest side in pixels of the features
+    (1, 1.0, 7, 7, 2, 12),
+    (3, 1.0, 1, 1, 0, 60),
+    (33, 0.5, 14, 3, 3, 12),
+    (33, 1.0, 2, 2, 0, 90),
+    (40, 1.0, 14, 14, 2, 30),
+    (64, 0.25, 7, 7, 2, 26),
+    (130, 1.0, 7, 7, 0, 60),
+    (256, 1.0, 7, 7, 2, 12),
+    (257, 0.5, 5, 9, 1, 40),
+    (24, 1.0, 1, 70, 1, 70),
+    (24, 1.0, 2, 3, 11, 50),
+    (24, 1.0, 7, 7, 2, 900),
+]
+
+
 @pytest.mark.gpu
-def test_does_not_wait_for_the_device() -> None:
-    input, rois = random_features().cuda().requires_grad_(), random_rois(5, 1.0).cuda()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layout", [Tensor.contiguous, strided, "channels_last"])
+@pytest.mark.parametrize("case", CUDA_CASES)
+def test_every_path_on_cuda_gives_what_the_cpu_gives(
+    case: tuple[int, float, int, int, int, int], layout: object, dtype: torch.dtype
+) -> None:
+    channels, *pooling, largest = case
+    for height, width, count in ((37, 52, 60), (61, 43, 3)):
+        rng = np.random.default_rng(channels + height)
+        features = torch.from_numpy(rng.standard_normal((2, channels, height, width))).to(dtype)
+        boxes = np.concatenate(
+            [
+                rng.integers(0, 2, (count, 1)),
+                rng.uniform(-9, width + 9, (count, 1)) / pooling[0],
+                rng.uniform(-9, height + 9, (count, 1)) / pooling[0],
+                np.exp(rng.uniform(-1, np.log(largest), (count, 2))) / pooling[0],
+                rng.uniform(-200, 200, (count, 1)),
+            ],
+            axis=1,
+        )
+        rois = torch.from_numpy(boxes).float()
+        grad = torch.from_numpy(rng.standard_normal((count, channels, *pooling[1:3]))).to(dtype)
+
+        results = []
+        for device in ("cpu", "cuda"):
+            input = features.to(device)
+            if layout == "channels_last":
+                input = input.contiguous(memory_format=torch.channels_last)
+            else:
+                input = layout(input)
+            leaf = input.detach().requires_grad_()
+            pooled = roi_align_rotated_forward(leaf, rois.to(device), *pooling)
+            assert pooled.is_contiguous()
+            pooled.backward(strided(grad.to(device)) if layout is strided else grad.to(device))
+            results.append((pooled.detach(), leaf.grad))
+            again = roi_align_rotated_forward(leaf.detach(), rois.to(device), *pooling)
+            assert torch.equal(again, pooled)
+        for on_cpu, on_cuda in zip(*results, strict=True):
+            torch.testing.assert_close(on_cuda.cpu(), on_cpu, **tolerance(dtype))
+
+
+@pytest.mark.gpu
+def test_channels_last_of_an_odd_address_or_an_odd_number_of_channels_on_cuda() -> None:
+    """Views that cannot be read 16 bytes at a time."""
+    rois = random_rois(40, 1.0)
+    for dtype, channels in ((torch.float32, 8), (torch.float16, 24), (torch.float16, 21)):
+        rng = np.random.default_rng(channels)
+        features = torch.from_numpy(rng.standard_normal((2, channels, HEIGHT, WIDTH))).to(dtype)
+        flat = torch.zeros(features.numel() + 1, dtype=dtype, device="cuda")[1:]
+        view = flat.view(2, HEIGHT, WIDTH, channels).permute(0, 3, 1, 2)
+        view.copy_(features)
+        expected = roi_align_rotated_forward(features, rois, 1.0, 3, 3, 2)
+        pooled = roi_align_rotated_forward(view, rois.cuda(), 1.0, 3, 3, 2)
+        torch.testing.assert_close(pooled.cpu(), expected, **tolerance(dtype))
+        # Of the planes of such a view, too, no two pixels may be read at a time.
+        shifted = torch.zeros(features.numel() + 1, dtype=dtype, device="cuda")[1:]
+        shifted = shifted.view(features.shape).copy_(features)
+        pooled = roi_align_rotated_forward(shifted, rois.cuda(), 1.0, 3, 3, 2)
+        torch.testing.assert_close(pooled.cpu(), expected, **tolerance(dtype))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [3, 48])
+def test_infinite_features_stay_where_they_are_on_cuda(channels: int) -> None:
+    """Samples outside the map read nothing, and those inside only their own four pixels."""
+    input = torch.zeros(1, channels, HEIGHT, WIDTH)
+    input[:, :, 0, 0] = input[:, :, -1, -1] = math.inf
+    rois = random_rois(60, 1.0, batch=1)
+    expected = roi_align_rotated_forward(input, rois, 1.0, 3, 3, 2)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        on_cuda = input.cuda().contiguous(memory_format=memory_format)
+        pooled = roi_align_rotated_forward(on_cuda, rois.cuda(), 1.0, 3, 3, 2)
+        # Where a weight is zero it is NaN or infinite: a bin may sum up the weights of a pixel first.
+        assert torch.equal(pooled.cpu().isfinite(), expected.isfinite())
+        assert (pooled.cpu()[expected.isfinite()] == 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [CHANNELS, 48])
+def test_does_not_wait_for_the_device(channels: int) -> None:
+    input = random_features()[:, :1].repeat(1, channels, 1, 1).cuda().requires_grad_()
+    rois = random_rois(50, 1.0).cuda()
     torch.cuda.synchronize()
     try:
         torch.cuda.set_sync_debug_mode("error")

@@ -6,6 +6,10 @@ give zeros; a batch index out of range or a negative side is an error on the CPU
 CUDA, where finding out would mean waiting for the device. A RoI whose bins are longer than twice
 the feature map's diagonal gets no more than that many adaptive samples along a side.
 
+On CUDA, features whose channels are side by side in memory (``torch.channels_last``) are pooled as
+they are; of others a copy in that order is made first if there are many RoIs, as large as they are.
+The forward gives the same bits on each run; the backward adds with atomics.
+
 RoIs need not agree with the features in dtype: they are read as float32, or float64 if the features
 are, never in the features' half precision.
 """

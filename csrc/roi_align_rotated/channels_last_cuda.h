@@ -1,0 +1,313 @@
+// Kernels that pool features whose channels are side by side in memory, and that bring features
+// into that form. Only .cu files include it.
+//
+// The lanes of a warp take neighbouring channels: all that concerns a sample is then the same for
+// the warp, found once, and a pixel is read in one piece. Of channels that lie in planes a sample
+// needs two short pieces of rows each, and most of what is fetched with them goes unused; that
+// costs more than to bring all of a map into the other order first, once its pixels are sampled a
+// few times each.
+
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "csrc/roi_align_rotated/roi_align_rotated.h"
+#include "csrc/roi_align_rotated/sampling.h"
+#include "csrc/roi_align_rotated/warp_cuda.h"
+
+namespace detectron2 {
+namespace roi_align_rotated_detail {
+
+// A lane reads words: a channel in float32, two neighbouring ones in half precision.
+template <typename T>
+constexpr int kWordChannels = sizeof(uint32_t) / sizeof(T);
+
+// ---- Bringing channels side by side -------------------------------------------------------------
+
+// Pixels, and words of a pixel, that a block brings into the other order.
+constexpr int kSquare = 64;
+constexpr int kSquareThreads = 256;
+
+// Reads what is read once: the caches are left to what is written.
+template <typename Bits>
+__device__ __forceinline__ Bits load_once(const void* at) {
+  return __ldcs(static_cast<const Bits*>(at));
+}
+
+// Copies images (C, H * W) to images (H * W, words), channels beyond the last as zeros. `pairs`:
+// two pixels of half precision are read at a time, which needs an even number of them.
+template <typename T, bool pairs>
+__global__ void __launch_bounds__(kSquareThreads)
+    channels_last_kernel(const T* features, int64_t channels, int64_t plane, int64_t words,
+                         uint32_t* channels_last) {
+  constexpr int kWords = kWordChannels<T>;
+  __shared__ uint32_t square[kSquare][kSquare + 1];
+  const int64_t word_blocks = (words + kSquare - 1) / kSquare;
+  const int64_t squares = (plane + kSquare - 1) / kSquare;
+  const int64_t first_word = blockIdx.x % word_blocks * kSquare;
+  const int64_t first_pixel = blockIdx.x / word_blocks % squares * kSquare;
+  const int64_t image = blockIdx.x / word_blocks / squares;
+  const int pixels = static_cast<int>(min(int64_t{kSquare}, plane - first_pixel));
+  const int count = static_cast<int>(min(int64_t{kSquare}, words - first_word));
+  const int left = static_cast<int>(min(int64_t{kSquare * kWords}, channels - first_word * kWords));
+  features += (image * channels + first_word * kWords) * plane + first_pixel;
+  channels_last += (image * plane + first_pixel) * words + first_word;
+  if constexpr (pairs) {
+    constexpr int kLanes = kSquare / 2;
+    const int pixel = threadIdx.x % kLanes * 2;
+    const int first = threadIdx.x / kLanes;
+#pragma unroll
+    for (int step = 0; step < kSquare; step += kSquareThreads / kLanes) {
+      const int channel = (first + step) * 2;
+      const T* at = features + channel * plane + pixel;
+      uint32_t low = 0;
+      uint32_t high = 0;
+      if (pixel < pixels && channel < left) {
+        low = load_once<uint32_t>(at);
+      }
+      if (pixel < pixels && channel + 1 < left) {
+        high = load_once<uint32_t>(at + plane);
+      }
+      square[first + step][pixel] = __byte_perm(low, high, 0x5410);
+      square[first + step][pixel + 1] = __byte_perm(low, high, 0x7632);
+    }
+  } else {
+    using Bits = std::conditional_t<kWords == 1, uint32_t, uint16_t>;
+    const int pixel = threadIdx.x % kSquare;
+    const int first = threadIdx.x / kSquare;
+#pragma unroll
+    for (int step = 0; step < kSquare; step += kSquareThreads / kSquare) {
+      const int channel = (first + step) * kWords;
+      const T* at = features + channel * plane + pixel;
+      uint32_t bits = 0;
+      if (pixel < pixels && channel < left) {
+        bits = load_once<Bits>(at);
+      }
+      if (kWords == 2 && pixel < pixels && channel + 1 < left) {
+        bits |= static_cast<uint32_t>(load_once<Bits>(at + plane)) << 16;
+      }
+      square[first + step][pixel] = bits;
+    }
+  }
+  __syncthreads();
+  const int word = threadIdx.x % kSquare;
+  const int first = threadIdx.x / kSquare;
+  if (word < count) {
+#pragma unroll
+    for (int step = 0; step < kSquare; step += kSquareThreads / kSquare) {
+      const int pixel = first + step;
+      if (pixel < pixels) {
+        channels_last[pixel * words + word] = square[word][pixel];
+      }
+    }
+  }
+}
+
+// ---- Pooling ------------------------------------------------------------------------------------
+
+constexpr int kPoolThreads = 256;
+constexpr int kPoolWarps = kPoolThreads / kWarp;
+constexpr int kPoolBlocks = 4;  // of them on a multiprocessor, to hide the latency of loads
+
+// All of the usual 7 x 7 bins with 2 x 2 samples each fit.
+constexpr int kPoolSamples = 208;
+constexpr int kPoolBins = 50;
+
+// What a block that takes `words` words of each pixel for every lane keeps in shared memory.
+template <typename T, int words>
+struct PooledTile {
+  RotatedRoi<float> roi;
+  float scale;
+  // Bins of a channel side by side, an odd number of them, so that lanes use different banks.
+  alignas(16) T pooled[kWarp * words * kWordChannels<T> * (kPoolBins | 1)];
+  int4 pixels[kPoolSamples];  // the first of them -1 for a sample outside the map
+  float4 weights[kPoolSamples];
+};
+
+// Words side by side, read at once.
+template <int words>
+struct alignas(words * sizeof(uint32_t)) Words {
+  uint32_t values[words];
+};
+
+// base + index * size: one instruction, which the compiler does not find by itself.
+__device__ __forceinline__ const char* address_of(const char* base, int index, int size) {
+  const char* result;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(result) : "r"(index), "r"(size), "l"(base));
+  return result;
+}
+
+__device__ __forceinline__ void add_word(uint32_t word, float weight, float (&sums)[1], float) {
+  sums[0] += weight * __uint_as_float(word);
+}
+template <typename T>
+__device__ __forceinline__ void add_word(uint32_t word, float weight, float (&sums)[2], T) {
+  sums[0] += weight * widen(T{static_cast<uint16_t>(word)});
+  sums[1] += weight * widen(T{static_cast<uint16_t>(word >> 16)});
+}
+
+__device__ __forceinline__ void find_corners(const RotatedRoi<float>& roi, int bin,
+                                             int64_t sample_y, int64_t sample_x,
+                                             const RoiAlignRotatedShape& shape, int4& pixels,
+                                             float4& weights) {
+  const int bin_y = bin / static_cast<int>(shape.pooled_width);
+  const int bin_x = bin % static_cast<int>(shape.pooled_width);
+  const SamplePoint<float> point =
+      sample_point(roi, static_cast<float>(bin_y), static_cast<float>(bin_x),
+                   static_cast<float>(sample_y), static_cast<float>(sample_x), shape);
+  const int width = static_cast<int>(shape.width);
+  const int top = static_cast<int>(point.y);
+  const int left = static_cast<int>(point.x);
+  const int below = min(top + 1, static_cast<int>(shape.height) - 1);
+  const int next = min(left + 1, width - 1);
+  const float part_y = point.y - static_cast<float>(top);
+  const float part_x = point.x - static_cast<float>(left);
+  pixels = {point.inside ? top * width + left : -1, top * width + next, below * width + left,
+            below * width + next};
+  weights = {(1 - part_y) * (1 - part_x), (1 - part_y) * part_x, part_y * (1 - part_x),
+             part_y * part_x};
+}
+
+// Writes bins of all channels, side by side in `tile`.
+template <typename T>
+__device__ __forceinline__ void store_pooled(const T* tile, int channels, int num_bins,
+                                             int64_t bins, T* pooled) {
+  const int stride = num_bins | 1;
+  if (stride == bins) {
+    constexpr int kVector = sizeof(uint4) / sizeof(T);
+    const int count = channels * stride;
+    const int whole =
+        reinterpret_cast<uintptr_t>(pooled) % sizeof(uint4) == 0 ? count / kVector * kVector : 0;
+    for (int i = threadIdx.x * kVector; i < whole; i += kPoolThreads * kVector) {
+      __stcs(reinterpret_cast<uint4*>(pooled + i), *reinterpret_cast<const uint4*>(tile + i));
+    }
+    for (int i = whole + threadIdx.x; i < count; i += kPoolThreads) {
+      pooled[i] = tile[i];
+    }
+  } else {
+    for (int i = threadIdx.x; i < channels * num_bins; i += kPoolThreads) {
+      const int channel = i / num_bins;
+      const int bin = i % num_bins;
+      pooled[channel * bins + bin] = tile[channel * stride + bin];
+    }
+  }
+}
+
+// A block takes a RoI and kWarp * words words of each pixel. It finds the samples of some bins,
+// then each warp takes some of these bins; `tile_bins` bins are written at a time.
+template <typename T, int words>
+__global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
+    pool_channels_last_kernel(const uint32_t* features, int pixel_words, const float* rois,
+                              const __grid_constant__ RoiAlignRotatedShape shape, int tile_bins,
+                              T* pooled) {
+  extern __shared__ uint4 shared[];
+  auto& tile = *reinterpret_cast<PooledTile<T, words>*>(shared);
+  constexpr int kWords = kWordChannels<T>;
+  constexpr int kBlockChannels = kWarp * words * kWords;
+  const int warp = threadIdx.x / kWarp;
+  const int lane = threadIdx.x % kWarp;
+  const int num_rois = static_cast<int>(shape.num_rois);
+  const int k = blockIdx.x % num_rois;
+  const int64_t first_channel = int64_t{blockIdx.x / num_rois} * kBlockChannels;
+  const int channels =
+      static_cast<int>(min(shape.channels - first_channel, int64_t{kBlockChannels}));
+  const int bins = static_cast<int>(shape.pooled_height * shape.pooled_width);
+  pooled += (k * shape.channels + first_channel) * bins;
+
+  if (warp == 0) {
+    const RotatedRoi<float> roi = load_rotated_roi(rois + int64_t{k} * kRoiSize, shape);
+    if (lane == 0) {
+      tile.roi = roi;
+      tile.scale = sample_weight(roi);
+    }
+  }
+  __syncthreads();
+  const RotatedRoi<float>& roi = tile.roi;
+  const int64_t bin_samples = roi.samples_y * roi.samples_x;
+  if (roi.batch_index < 0 || bin_samples == 0) {
+    for (int i = threadIdx.x; i < channels * bins; i += kPoolThreads) {
+      pooled[i] = narrow<T>(0.0f);
+    }
+    return;
+  }
+  // Lanes beyond the last channel read what others read.
+  const int first_word = static_cast<int>(first_channel / kWords);
+  const char* const image = reinterpret_cast<const char*>(
+      features + roi.batch_index * shape.height * shape.width * pixel_words +
+      min(first_word + lane * words, pixel_words - words));
+  const int pixel_bytes = pixel_words * static_cast<int>(sizeof(uint32_t));
+  // Samples are found for `group` bins at a time: all of their samples, or a slab of those of a bin
+  // for each warp.
+  const bool slabs = bin_samples > kPoolSamples / kPoolWarps;
+  const int slab = slabs ? kPoolSamples / kPoolWarps : static_cast<int>(bin_samples);
+  const int group = slabs ? kPoolWarps : kPoolSamples / slab;
+
+  for (int first_bin = 0; first_bin < bins; first_bin += tile_bins) {
+    const int num_bins = min(bins - first_bin, tile_bins);
+    const int stride = num_bins | 1;
+    for (int first = 0; first < num_bins; first += group) {
+      const int group_bins = min(group, num_bins - first);
+      float sums[words][kWords] = {};
+      for (int64_t done = 0; done < bin_samples; done += slab) {
+        const int samples = static_cast<int>(min(bin_samples - done, int64_t{slab}));
+        for (int i = threadIdx.x; i < group_bins * samples; i += kPoolThreads) {
+          const int bin = first_bin + first + i / samples;
+          const int sample = i % samples;
+          if (slabs) {
+            find_corners(roi, bin, (done + sample) / roi.samples_x, (done + sample) % roi.samples_x,
+                         shape, tile.pixels[i], tile.weights[i]);
+          } else {
+            const int samples_x = static_cast<int>(roi.samples_x);
+            find_corners(roi, bin, sample / samples_x, sample % samples_x, shape, tile.pixels[i],
+                         tile.weights[i]);
+          }
+        }
+        __syncthreads();
+        for (int bin = warp; bin < group_bins; bin += kPoolWarps) {
+#pragma unroll 2
+          for (int i = bin * samples; i < (bin + 1) * samples; ++i) {
+            const int4 pixels = tile.pixels[i];
+            const float4 weights = tile.weights[i];
+            const auto load = [&](int pixel) {
+              return pixels.x >= 0 ? *reinterpret_cast<const Words<words>*>(
+                                         address_of(image, pixel, pixel_bytes))
+                                   : Words<words>{};
+            };
+            const Words<words> corners[4] = {load(pixels.x), load(pixels.y), load(pixels.z),
+                                             load(pixels.w)};
+#pragma unroll
+            for (int word = 0; word < words; ++word) {
+              add_word(corners[0].values[word], weights.x, sums[word], T{});
+              add_word(corners[1].values[word], weights.y, sums[word], T{});
+              add_word(corners[2].values[word], weights.z, sums[word], T{});
+              add_word(corners[3].values[word], weights.w, sums[word], T{});
+            }
+          }
+          if (done + samples == bin_samples) {
+            const float scale = tile.scale;
+#pragma unroll
+            for (int word = 0; word < words; ++word) {
+#pragma unroll
+              for (int j = 0; j < kWords; ++j) {
+                const int channel = (lane * words + word) * kWords + j;
+                tile.pooled[channel * stride + first + bin] = narrow<T>(sums[word][j] * scale);
+                sums[word][j] = 0;
+              }
+            }
+          }
+        }
+        __syncthreads();
+      }
+    }
+    store_pooled(tile.pooled, channels, num_bins, bins, pooled + first_bin);
+    if (first_bin + tile_bins < bins) {
+      __syncthreads();
+    }
+  }
+}
+
+}  // namespace roi_align_rotated_detail
+}  // namespace detectron2
