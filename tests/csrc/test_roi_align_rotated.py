@@ -441,7 +441,7 @@ def test_infinite_features_stay_where_they_are_on_cuda(channels: int) -> None:
     for memory_format in (torch.contiguous_format, torch.channels_last):
         on_cuda = input.cuda().contiguous(memory_format=memory_format)
         pooled = roi_align_rotated_forward(on_cuda, rois.cuda(), 1.0, 3, 3, 2)
-        # Where a weight is zero it is NaN or infinite: a bin may sum up the weights of a pixel first.
+        # With a weight of zero NaN or infinite: a bin may sum up the weights of a pixel first.
         assert torch.equal(pooled.cpu().isfinite(), expected.isfinite())
         assert (pooled.cpu()[expected.isfinite()] == 0).all()
 
