@@ -10,9 +10,9 @@ the sample by the mask. Pixels outside the input count as zero. A point with an 
 finite has a sample, and gradients, of zero.
 
 Differentiable once with respect to all tensors; on CUDA the gradients are added up in no fixed
-order, which ``torch.use_deterministic_algorithms`` reports. ``input``, ``weight`` and ``bias`` must agree in
-dtype. ``offset`` and ``mask`` need not: on the CPU they are read as float32, or float64 if the
-features are; on CUDA an ``offset`` with the features' dtype takes the fastest kernels, and any
+order, which ``torch.use_deterministic_algorithms`` reports. ``input``, ``weight`` and ``bias`` must
+agree in dtype. ``offset`` and ``mask`` need not: on the CPU they are read as float32, or float64 if
+the features are; on CUDA an ``offset`` with the features' dtype takes the fastest kernels, and any
 other is read as on the CPU. Under autocast ``input``, ``weight`` and ``bias`` are cast as for a
 convolution, and ``offset`` and ``mask``, whose digits are positions, left as they are. The output
 has the memory format of ``input``, which may be ``torch.channels_last``.
