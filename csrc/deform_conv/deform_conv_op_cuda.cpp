@@ -1,4 +1,5 @@
 #include <array>
+#include <cstdint>
 #include <type_traits>
 
 #include "csrc/deform_conv/deform_conv.h"
@@ -40,6 +41,14 @@ Tensor new_in_format(const Tensor& like, const std::array<int64_t, 4>& size, Sca
   return empty_strided<4>(like, size, {c * h * w, h * w, w, 1}, dtype);
 }
 
+// `tensor` as the fused kernels read it: in that order of memory and, as they read 16 bytes at
+// once, from a multiple of 16 bytes on, which a view need not start at.
+Tensor for_fused(const Tensor& tensor, ScalarType dtype, MemoryFormat format) {
+  const Tensor ordered = in_format(tensor, dtype, format);
+  const bool aligned = reinterpret_cast<uintptr_t>(ordered.const_data_ptr()) % 16 == 0;
+  return aligned ? ordered : torch::stable::clone(ordered);
+}
+
 Tensor new_workspace(const Tensor& like, int64_t bytes) {
   return empty_strided<1>(like, {bytes}, {1}, ScalarType::Byte);
 }
@@ -51,7 +60,7 @@ struct FusedSamples {
         element_size(static_cast<int64_t>(input.element_size())),
         format(format_of(input)),
         layout(format == MemoryFormat::ChannelsLast ? Layout::kNhwc : Layout::kNchw),
-        input(in_format(input, dtype, format)),
+        input(for_fused(input, dtype, format)),
         offset(contiguous_as(offset, dtype)),
         mask(contiguous_if_any(mask, dtype)) {}
 
@@ -192,7 +201,7 @@ DeformConvResults deform_conv_backward(const Tensor& grad_output, const Tensor& 
   const ScalarType dtype = input.scalar_type();
   if (takes_fused(shape, input, offset)) {
     const FusedSamples samples(input, offset, mask);
-    const Tensor grad = in_format(grad_output, dtype, samples.format);
+    const Tensor grad = for_fused(grad_output, dtype, samples.format);
     DeformConvGradients gradients = no_gradients(input);
     if (need_data_gradients) {
       fused_data_gradients(grad, samples, weight, shape, gradients);

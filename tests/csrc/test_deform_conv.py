@@ -575,6 +575,40 @@ def test_fused_kernels(shape: tuple, dtype: torch.dtype) -> None:
             check_close(actual, expected, dtype)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_views_that_start_beside_16_bytes(dtype: torch.dtype) -> None:
+    shape = LARGE_SHAPES[0]
+    tensors = random_tensors(shape, dtype, "cuda")
+    input = channels_last(tensors[0])
+    storage = torch.cat([input.new_zeros(1), input.permute(0, 2, 3, 1).flatten()])
+    view = storage.as_strided(input.shape, input.stride(), 1)
+    assert view.data_ptr() % 16 != 0
+    result = deform_conv(view, *tensors[1:], *convolution_of(shape))
+    assert torch.equal(result, deform_conv(input, *tensors[1:], *convolution_of(shape)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("place", ["input", "weight", "grad"])
+def test_values_that_are_not_finite_show(place: str, value: float, dtype: torch.dtype) -> None:
+    """Whatever they reach in float64 is not finite here either: a diverging model is seen."""
+    shape = LARGE_SHAPES[0]
+    tensors = random_tensors(shape, dtype, "cuda")
+    grad = torch.randn(2, 64, *output_size(shape)).to(dtype)
+    changed = {"input": tensors[0], "weight": tensors[3], "grad": grad}[place]
+    changed[1, 2, 1, 1] = value
+    wide = [tensor.double() for tensor in tensors]
+    expected = gradients(deform_conv, wide, convolution_of(shape), grad.double())
+    actual = gradients(deform_conv, tensors, convolution_of(shape), grad)
+    assert not all(right.isfinite().all() for right in expected)
+    for result, right in zip(actual, expected, strict=True):
+        assert not (result.isfinite() & ~right.isfinite()).any()
+    if place != "grad":
+        assert torch.equal(actual[0].isfinite(), expected[0].isfinite())
+
+
 @on_each_device
 def test_float32_keeps_small_values_beside_large_ones(device: str) -> None:
     """The fused kernels take a float32 apart into two float16 with a common scale."""
