@@ -17,7 +17,8 @@ Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_thresho
   const Tensor contiguous_boxes = contiguous_as(boxes, dtype);
   const Tensor contiguous_scores = contiguous_as(scores, dtype);
   const bool wants_order = nms_rotated_wants_order(count);
-  const Tensor order = wants_order ? aten::stable_argsort_descending(scores) : kept;
+  // In float32 at least: where CUDA sorts bfloat16, NaN does not come first.
+  const Tensor order = wants_order ? aten::stable_argsort_descending(contiguous_scores) : kept;
   const Tensor total = empty_pinned_int64();
   int64_t num_kept = 0;
   dispatch_compute_dtype(dtype, [&](auto zero) {

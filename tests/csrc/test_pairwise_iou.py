@@ -115,6 +115,7 @@ def test_degenerate_and_infinite_boxes(
     boxes = unusual_boxes().to(device, dtype)
     actual = operator(boxes, boxes)
     assert torch.equal(actual, formulation(boxes, boxes))
+    actual = actual.cpu()
     assert actual.isfinite().all()
     assert actual.min() >= 0
     assert actual[0, 0] == 1
