@@ -129,6 +129,45 @@ def test_yaml(write, caplog):
     assert not caplog.text
 
 
+def test_circles(write):
+    write("sub/b.py", "from ..a import x\n")
+    with pytest.raises(ImportError, match=r"circle.*a\.py -> .*b\.py -> .*a\.py"):
+        LazyConfig.load(write("a.py", "from .sub.b import x\n"))
+    # A function may import later what imports its file.
+    write("d.py", "from .c import y\n")
+    late = LazyConfig.load(
+        write("c.py", "y = 1\ndef f():\n    from .d import y\n    return y\n"), "f"
+    )
+    assert late() == 1
+
+
+def test_classes_of_config_files(write, tmp_path, caplog):
+    path = write(
+        "top.py",
+        "import dataclasses\nfrom detectron2.config import LazyCall as L\n"
+        "@dataclasses.dataclass\nclass Point:\n    x: int = 1\n"
+        "called = L(Point)(x=3)\nheld = dict(p=Point(x=5))\n",
+    )
+    cfg = LazyConfig.load(path)
+    assert instantiate(cfg.called).x == 3
+    assert instantiate(cfg.held.p).x == 5
+    text = LazyConfig.to_py(cfg)
+    assert text.count("Point(x=") == 2
+    LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
+    assert "called._target_" in caplog.text
+    assert LazyConfig.load(str(tmp_path / "saved.yaml")).called.x == 3
+
+
+def test_dataclasses_are_saved_with_their_class(tmp_path):
+    cfg = OmegaConf.create({"a": ShapeSpec(channels=3), "b": [L(dict)(s=ShapeSpec(height=2))]})
+    path = str(tmp_path / "saved.yaml")
+    LazyConfig.save(cfg, path)
+    loaded = LazyConfig.load(path)
+    assert instantiate(loaded.a) == ShapeSpec(channels=3)
+    assert instantiate(loaded.b)[0]["s"] == ShapeSpec(height=2)
+    assert "cfg.a = detectron2.layers.ShapeSpec(channels=3, height=None" in LazyConfig.to_py(cfg)
+
+
 def test_load_rel(write):
     path = write(
         "sub/main.py",

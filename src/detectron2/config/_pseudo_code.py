@@ -1,8 +1,11 @@
 """Configs of lazy calls as text that reads like Python."""
 
+import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from detectron2.config.instantiate import dump_dataclass
 from detectron2.utils.registry import _convert_target_to_string
 
 _COLUMNS = 88
@@ -18,6 +21,13 @@ def to_pseudo_code(container: Any, prefix: str) -> str:
     """
     name = prefix.removesuffix(".")
     return "".join(f"{line}\n" for line in _assignments(container, name))
+
+
+def unwrap(target: Any) -> Any:
+    """What a partial function that adds no arguments calls."""
+    if isinstance(target, functools.partial) and not target.args and not target.keywords:
+        return target.func
+    return target
 
 
 def _assignments(value: Any, name: str) -> Iterator[str]:
@@ -60,9 +70,11 @@ def _line(value: Any) -> str:
 
 def _parts(value: Any) -> tuple[str, list[tuple[str, Any]], str] | None:
     """Opening, labelled items and closing of what holds other values; None for anything else."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dump_dataclass(value)
     if isinstance(value, Mapping) and "_target_" in value:
         target = value["_target_"]
-        function = target if isinstance(target, str) else _line(target)
+        function = target if isinstance(target, str) else _line(unwrap(target))
         arguments = [(key, item) for key, item in value.items() if key != "_target_"]
         if all(isinstance(key, str) and key.isidentifier() for key, _ in arguments):
             return f"{function}(", [(f"{key}=", item) for key, item in arguments], ")"

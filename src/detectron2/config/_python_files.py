@@ -1,6 +1,7 @@
 """Python files that are configs: run afresh each time, with imports relative to their folder."""
 
 import builtins
+import contextvars
 import functools
 import itertools
 import os
@@ -12,7 +13,11 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
+# Of the names of modules made of config files, which nothing can import.
+MODULE_PREFIX = "detectron2_config_file_"
+
 _counter = itertools.count()
+_running: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("_running", default=())
 
 
 def run(filename: str) -> ModuleType:
@@ -23,12 +28,20 @@ def run(filename: str) -> ModuleType:
 
     Returns:
         A module with the file's names, which is not kept in ``sys.modules``.
+
+    Raises:
+        ImportError: if files import from each other in a circle.
     """
+    running = _running.get()
+    key = filename if "://" in filename else os.path.realpath(filename)
+    if key in running:
+        circle = " -> ".join([*running, key])
+        raise ImportError(f"Config files import from each other in a circle: {circle}")
     with PathManager.open(filename, "r") as file:
         source = file.read()
     code = compile(source, filename, "exec", dont_inherit=True)
     stem = os.path.splitext(os.path.basename(filename))[0]
-    module = ModuleType(f"detectron2_config_{next(_counter)}_{stem}")
+    module = ModuleType(f"{MODULE_PREFIX}{next(_counter)}_{stem}")
     module.__file__ = filename
     # The import statement calls what the module's own builtins have: other modules, and threads
     # that import meanwhile, see nothing of this.
@@ -38,9 +51,11 @@ def run(filename: str) -> ModuleType:
     }
     # A dataclass looks for its module while it is made.
     sys.modules[module.__name__] = module
+    token = _running.set((*running, key))
     try:
         exec(code, vars(module))
     finally:
+        _running.reset(token)
         del sys.modules[module.__name__]
     return module
 

@@ -1,6 +1,7 @@
 """Configs that are Python files of lazy calls, or YAML."""
 
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -11,6 +12,8 @@ import torch
 import yaml
 
 from detectron2.config import _overrides, _pseudo_code, _python_files, _yaml_files
+from detectron2.config._pseudo_code import unwrap
+from detectron2.config.instantiate import dump_dataclass
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import _convert_target_to_string, locate
 
@@ -51,7 +54,9 @@ class LazyCall:
 
         target = self._target
         if isinstance(target, type) and _is_made_a_config(target):
-            target = _convert_target_to_string(target)
+            path = _convert_target_to_string(target)
+            # Classes of config files and functions have no path that leads to them.
+            target = path if _located(path) is target else functools.partial(target)
         return DictConfig({"_target_": target, **kwargs}, flags={"allow_objects": True})
 
 
@@ -59,6 +64,15 @@ def _is_made_a_config(kind: type) -> bool:
     # omegaconf takes such classes for schemas, or not at all.
     schema = dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")
     return schema or issubclass(kind, dict)
+
+
+def _located(path: str) -> Any:
+    if path.startswith(_python_files.MODULE_PREFIX):
+        return None
+    try:
+        return locate(path)
+    except ImportError:
+        return None
 
 
 class LazyConfig:
@@ -234,11 +248,18 @@ def _as_config(value: Any) -> Any:
 
 
 def _plain(cfg: Any, resolve: bool) -> Any:
-    from omegaconf import OmegaConf
+    """Nested dicts, lists and dataclasses."""
+    from omegaconf import OmegaConf, SCMode
 
     if not OmegaConf.is_config(cfg):
         cfg = OmegaConf.create(cfg, flags={"allow_objects": True})
-    return OmegaConf.to_container(cfg, resolve=resolve)
+    try:
+        return OmegaConf.to_container(
+            cfg, resolve=resolve, structured_config_mode=SCMode.INSTANTIATE
+        )
+    except Exception:
+        # A structured config that is incomplete, or that its class refuses: without its class.
+        return OmegaConf.to_container(cfg, resolve=resolve)
 
 
 def _parents(key: str) -> Iterator[str]:
@@ -249,6 +270,8 @@ def _parents(key: str) -> Iterator[str]:
 
 def _writable(value: Any, name: str, lost: list[str]) -> Any:
     """Replace targets by their paths, and what YAML cannot bring back by text, noting its name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dump_dataclass(value)
     if isinstance(value, dict):
         return {
             key: _target_path(item, f"{name}{key}", lost)
@@ -270,14 +293,8 @@ def _writable(value: Any, name: str, lost: list[str]) -> Any:
 
 
 def _target_path(target: Any, name: str, lost: list[str]) -> str:
-    if not hasattr(target, "__qualname__"):
-        lost.append(name)
-        return str(target)
-    path = _convert_target_to_string(target)
-    try:
-        found = locate(path)
-    except ImportError:
-        found = None
-    if found is not target:
+    named = unwrap(target)
+    path = _convert_target_to_string(named) if hasattr(named, "__qualname__") else str(named)
+    if _located(path) is not target:
         lost.append(name)
     return path
