@@ -2,6 +2,7 @@ import ast
 import builtins
 import logging
 import os
+import pickle
 import threading
 
 import pytest
@@ -228,9 +229,10 @@ def test_save_and_load(tmp_path, caplog):
 
 def test_save_what_cannot_be_loaded_again(tmp_path, caplog):
     def local():
-        pass
+        return None
 
-    cfg = {"a": {"f": lambda: 1, "lock": threading.Lock()}, "b": [L(local)(x=1)], "c": 1}
+    lock = threading.Lock()
+    cfg = {"a": {"f": lambda: 1, "lock": lock}, "b": [L(local)(x=1)], "c": 1}
     path = str(tmp_path / "saved.yaml")
     with caplog.at_level(logging.WARNING):
         LazyConfig.save(cfg, path)
@@ -240,6 +242,15 @@ def test_save_what_cannot_be_loaded_again(tmp_path, caplog):
     assert loaded.b[0].x == 1
     assert "lambda" in loaded.a.f
     assert loaded.c == 1
+    assert "pickle cannot" in caplog.text
+    assert not os.path.exists(path + ".pkl")
+    del cfg["a"]["lock"]
+    LazyConfig.save(cfg, path)
+    with open(path + ".pkl", "rb") as file:
+        pickled = pickle.load(file)
+    assert pickled["a"]["f"]() == 1
+    assert pickled["b"][0]["_target_"]() is None
+    assert LazyConfig.load(path).c == 1
 
 
 def test_to_py():
@@ -276,4 +287,10 @@ def test_to_py_breaks_long_lines():
         "cfg.net = torch.nn.Sequential(",
         "    layers=[",
         "        torch.nn.Conv2d(in_channels=3, out_channels=64, kernel_size=3),",
+    ]
+    net = L(torch.nn.Linear)(in_features=64, out_features=64, device="x" * 30)
+    assert LazyConfig.to_py({"net": net}).splitlines() == [
+        "cfg.net = torch.nn.Linear(",
+        f'    in_features=64, out_features=64, device="{"x" * 30}"',
+        ")",
     ]

@@ -47,14 +47,21 @@ def _member(name: str, key: Any) -> str:
 def _text(value: Any, column: int, indent: int) -> str:
     """Write a value that begins at a column, breaking it where the line would be too long."""
     line, parts = _line(value), _parts(value)
-    # A comma may follow.
-    if parts is None or not parts[1] or column + len(line) < _COLUMNS:
+    # Within brackets a comma follows.
+    if parts is None or not parts[1] or column + len(line) + (indent > 0) <= _COLUMNS:
         return line
     opening, items, closing = parts
     inner = indent + _INDENT
-    lines = [
-        f"{' ' * inner}{label}{_text(item, inner + len(label), inner)}," for label, item in items
-    ]
+    together = ", ".join(label + _line(item) for label, item in items)
+    # As Black does it: arguments may share a line, items may not.
+    call = opening not in ("(", "[", "{")
+    if call and inner + len(together) <= _COLUMNS:
+        lines = [" " * inner + together]
+    else:
+        lines = [
+            f"{' ' * inner}{label}{_text(item, inner + len(label), inner)},"
+            for label, item in items
+        ]
     return "\n".join([opening, *lines, " " * indent + closing])
 
 

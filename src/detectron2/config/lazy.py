@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import os
+import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -153,23 +154,27 @@ class LazyConfig:
         """Write a config as YAML, which :meth:`load` reads.
 
         Targets become dotted paths, interpolations stay. What YAML cannot bring back, such as a
-        lambda or a class that no module has, is written as text, and a warning names its keys.
+        lambda or a class that no module has, is written as text; a warning names its keys, and the
+        whole config goes into ``<filename>.pkl`` as well, for ``pickle.load``, if that is possible.
 
         Args:
             cfg: a config, or nested dicts and lists.
             filename: path, by custom ending in ``.yaml``.
         """
         lost: list[str] = []
-        content = _writable(_plain(cfg, resolve=False), "", lost)
-        if lost:
-            logging.getLogger(__name__).warning(
-                f"{filename} has as text only what cannot be loaded again: {', '.join(lost)}"
-            )
+        plain = _plain(cfg, resolve=False)
+        content = _writable(plain, "", lost)
         text = yaml.dump(
             content, Dumper=_Dumper, default_flow_style=None, allow_unicode=True, width=9999
         )
         with PathManager.open(filename, "w") as file:
             file.write(text)
+        if lost:
+            pickled = _save_pickle(plain, f"{filename}.pkl")
+            logging.getLogger(__name__).warning(
+                f"{filename} has as text only what cannot be loaded again: {', '.join(lost)}; "
+                + (f"{filename}.pkl has it all" if pickled else "pickle cannot save it, either")
+            )
 
     @staticmethod
     def apply_overrides(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
@@ -290,6 +295,18 @@ def _writable(value: Any, name: str, lost: list[str]) -> Any:
         lost.append(name.removesuffix("."))
         return str(value)
     return value
+
+
+def _save_pickle(content: Any, filename: str) -> bool:
+    from detectron2.utils.serialize import PicklableWrapper
+
+    try:
+        data = pickle.dumps(PicklableWrapper(content))
+    except Exception:
+        return False
+    with PathManager.open(filename, "wb") as file:
+        file.write(data)
+    return True
 
 
 def _target_path(target: Any, name: str, lost: list[str]) -> str:
