@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
+from detectron2.config._pseudo_code import to_pseudo_code
 from detectron2.layers import ShapeSpec
 
 
@@ -259,13 +260,13 @@ def test_to_py():
             "net": L(torch.nn.Linear)(in_features=4, out_features="${train.n}"),
             "spec": L(ShapeSpec)(channels=1),
             "train": {"n": 2, "sub": {"k": 'say "v"', "it": "it's"}, "a-b": None, "e": {}},
-            "deep": [L(L(torch.nn.ReLU)())(input={"k": (1,)}), (True, torch.nn.GELU)],
+            "deep": [L(L(torch.nn.ReLU)())(input={"k": [1]}), [True, torch.nn.GELU]],
         },
         flags={"allow_objects": True},
     )
     text = LazyConfig.to_py(cfg)
     assert text.splitlines() == [
-        'cfg.deep = [torch.nn.ReLU()(input={"k": (1,)}), (True, torch.nn.GELU)]',
+        'cfg.deep = [torch.nn.ReLU()(input={"k": [1]}), [True, torch.nn.GELU]]',
         "cfg.net = torch.nn.Linear(in_features=4, out_features=2)",
         "cfg.spec = detectron2.layers.ShapeSpec(channels=1)",
         'cfg.train["a-b"] = None',
@@ -274,6 +275,8 @@ def test_to_py():
         'cfg.train.sub.it = "it\'s"',
         "cfg.train.sub.k = 'say \"v\"'",
     ]
+    # omegaconf has tuples from 2.4 on only.
+    assert to_pseudo_code({"t": [(), (1,), (1, 2)]}, "x.") == "x.t = [(), (1,), (1, 2)]\n"
     assert LazyConfig.to_py({"a": {"b": 1}}, prefix="") == "a.b = 1\n"
     assert LazyConfig.to_py({"a": "${absent}", "b": 1}) == 'cfg.a = "${absent}"\ncfg.b = 1\n'
 
