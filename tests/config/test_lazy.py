@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import threading
+from fractions import Fraction
 
 import pytest
 import torch
@@ -205,6 +206,7 @@ def test_save_and_load(tmp_path, caplog):
             "model": L(ShapeSpec)(channels="${train.n}", stride=2),
             "net": L(torch.nn.Linear)(in_features=4, out_features=2),
             "outer": L(L(torch.nn.ReLU)())(input=1),
+            "method": L(Fraction.from_float)(f=L(torch.relu)(input=1)),
             "train": {"n": 9, "lr": 1e-5, "dtype": torch.float16, "act": torch.nn.GELU},
             "tuples": ((1, 2), [3, (4,)]),
             "text": "1e-5",
@@ -218,6 +220,8 @@ def test_save_and_load(tmp_path, caplog):
     assert "trust its source" in caplog.text  # for the dtype and the class
     assert loaded.net._target_ == "torch.nn.Linear"
     assert "${train.n}" in (tmp_path / "saved.yaml").read_text()
+    assert loaded.method._target_ == "fractions.Fraction.from_float"
+    assert loaded.method.f._target_ == "torch.relu"
     assert instantiate(loaded.model) == ShapeSpec(channels=9, stride=2)
     assert isinstance(instantiate(loaded.net), torch.nn.Linear)
     assert loaded.train.dtype is torch.float16

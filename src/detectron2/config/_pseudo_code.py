@@ -1,12 +1,11 @@
 """Configs of lazy calls as text that reads like Python."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from detectron2.config._targets import name_of
 from detectron2.config.instantiate import dump_dataclass
-from detectron2.utils.registry import _convert_target_to_string
 
 _COLUMNS = 88
 _INDENT = 4
@@ -21,13 +20,6 @@ def to_pseudo_code(container: Any, prefix: str) -> str:
     """
     name = prefix.removesuffix(".")
     return "".join(f"{line}\n" for line in _assignments(container, name))
-
-
-def unwrap(target: Any) -> Any:
-    """What a partial function that adds no arguments calls."""
-    if isinstance(target, functools.partial) and not target.args and not target.keywords:
-        return target.func
-    return target
 
 
 def _assignments(value: Any, name: str) -> Iterator[str]:
@@ -81,7 +73,7 @@ def _parts(value: Any) -> tuple[str, list[tuple[str, Any]], str] | None:
         value = dump_dataclass(value)
     if isinstance(value, Mapping) and "_target_" in value:
         target = value["_target_"]
-        function = target if isinstance(target, str) else _line(unwrap(target))
+        function = target if isinstance(target, str) else _line(target)
         arguments = [(key, item) for key, item in value.items() if key != "_target_"]
         if all(isinstance(key, str) and key.isidentifier() for key, _ in arguments):
             return f"{function}(", [(f"{key}=", item) for key, item in arguments], ")"
@@ -99,6 +91,4 @@ def _atom(value: Any) -> str:
     if isinstance(value, str):
         quoted = repr(value)
         return f'"{quoted[1:-1]}"' if '"' not in quoted else quoted
-    if callable(value) and hasattr(value, "__qualname__"):
-        return _convert_target_to_string(value)
-    return repr(value)
+    return name_of(value) if callable(value) else repr(value)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from detectron2.config._targets import name_of
 from detectron2.utils.registry import _convert_target_to_string, locate
 
 __all__ = ["dump_dataclass", "instantiate"]
@@ -56,15 +57,8 @@ def _call(target: Any, arguments: dict[str, Any]) -> Any:
     try:
         return function(**arguments)
     except TypeError:
-        logging.getLogger(__name__).error(f"The call of {_name(function)} failed")
+        logging.getLogger(__name__).error(f"The call of {name_of(function)} failed")
         raise
-
-
-def _name(function: Callable[..., Any]) -> str:
-    # Partial functions and callable objects have no name.
-    return (
-        _convert_target_to_string(function) if hasattr(function, "__qualname__") else repr(function)
-    )
 
 
 def dump_dataclass(obj: Any) -> dict[str, Any]:

@@ -4,19 +4,13 @@ import dataclasses
 import functools
 import logging
 import os
-import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-import yaml
-
-from detectron2.config import _overrides, _pseudo_code, _python_files, _yaml_files
-from detectron2.config._pseudo_code import unwrap
-from detectron2.config.instantiate import dump_dataclass
+from detectron2.config import _output, _overrides, _pseudo_code, _python_files, _yaml_files
+from detectron2.config._targets import path_of
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.registry import _convert_target_to_string, locate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -55,9 +49,9 @@ class LazyCall:
 
         target = self._target
         if isinstance(target, type) and _is_made_a_config(target):
-            path = _convert_target_to_string(target)
+            path = path_of(target)
             # Classes of config files and functions have no path that leads to them.
-            target = path if _located(path) is target else functools.partial(target)
+            target = functools.partial(target) if path is None else path
         return DictConfig({"_target_": target, **kwargs}, flags={"allow_objects": True})
 
 
@@ -65,15 +59,6 @@ def _is_made_a_config(kind: type) -> bool:
     # omegaconf takes such classes for schemas, or not at all.
     schema = dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")
     return schema or issubclass(kind, dict)
-
-
-def _located(path: str) -> Any:
-    if path.startswith(_python_files.MODULE_PREFIX):
-        return None
-    try:
-        return locate(path)
-    except ImportError:
-        return None
 
 
 class LazyConfig:
@@ -130,7 +115,9 @@ class LazyConfig:
         else:
             with PathManager.open(filename, "r") as file:
                 content = _yaml_files.load_yaml(file, filename, allow_unsafe=True)
-            names = OmegaConf.create(content, flags={"allow_objects": True})
+            names = OmegaConf.create(
+                {} if content is None else content, flags={"allow_objects": True}
+            )
             if keys is None:
                 return names
         if keys is None:
@@ -161,20 +148,19 @@ class LazyConfig:
             cfg: a config, or nested dicts and lists.
             filename: path, by custom ending in ``.yaml``.
         """
-        lost: list[str] = []
-        plain = _plain(cfg, resolve=False)
-        content = _writable(plain, "", lost)
-        text = yaml.dump(
-            content, Dumper=_Dumper, default_flow_style=None, allow_unicode=True, width=9999
-        )
+        text, lost = _output.to_yaml(cfg)
         with PathManager.open(filename, "w") as file:
             file.write(text)
-        if lost:
-            pickled = _save_pickle(plain, f"{filename}.pkl")
-            logging.getLogger(__name__).warning(
-                f"{filename} has as text only what cannot be loaded again: {', '.join(lost)}; "
-                + (f"{filename}.pkl has it all" if pickled else "pickle cannot save it, either")
-            )
+        if not lost:
+            return
+        pickled = _output.to_pickle(cfg)
+        if pickled is not None:
+            with PathManager.open(f"{filename}.pkl", "wb") as file:
+                file.write(pickled)
+        logging.getLogger(__name__).warning(
+            f"{filename} has as text only what cannot be loaded again: {', '.join(lost)}; "
+            + ("pickle cannot save it, either" if pickled is None else f"{filename}.pkl has it all")
+        )
 
     @staticmethod
     def apply_overrides(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
@@ -228,20 +214,10 @@ class LazyConfig:
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            content = _plain(cfg, resolve=True)
+            content = _output.to_plain(cfg, resolve=True)
         except OmegaConfBaseException:
-            content = _plain(cfg, resolve=False)
+            content = _output.to_plain(cfg, resolve=False)
         return _pseudo_code.to_pseudo_code(content, prefix)
-
-
-class _Dumper(yaml.Dumper):
-    """PyYAML's, and dtypes by their names."""
-
-
-_Dumper.add_representer(
-    torch.dtype,
-    lambda dumper, dtype: dumper.represent_scalar(f"tag:yaml.org,2002:python/name:{dtype}", ""),
-)
 
 
 def _as_config(value: Any) -> Any:
@@ -252,66 +228,7 @@ def _as_config(value: Any) -> Any:
     return value
 
 
-def _plain(cfg: Any, resolve: bool) -> Any:
-    """Nested dicts, lists and dataclasses."""
-    from omegaconf import OmegaConf, SCMode
-
-    if not OmegaConf.is_config(cfg):
-        cfg = OmegaConf.create(cfg, flags={"allow_objects": True})
-    try:
-        return OmegaConf.to_container(
-            cfg, resolve=resolve, structured_config_mode=SCMode.INSTANTIATE
-        )
-    except Exception:
-        # A structured config that is incomplete, or that its class refuses: without its class.
-        return OmegaConf.to_container(cfg, resolve=resolve)
-
-
 def _parents(key: str) -> Iterator[str]:
     for i, character in enumerate(key):
         if i and character in ".[":
             yield key[:i]
-
-
-def _writable(value: Any, name: str, lost: list[str]) -> Any:
-    """Replace targets by their paths, and what YAML cannot bring back by text, noting its name."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dump_dataclass(value)
-    if isinstance(value, dict):
-        return {
-            key: _target_path(item, f"{name}{key}", lost)
-            if key == "_target_" and callable(item)
-            else _writable(item, f"{name}{key}.", lost)
-            for key, item in value.items()
-        }
-    if type(value) in (list, tuple):
-        items = (_writable(item, f"{name}{i}.", lost) for i, item in enumerate(value))
-        return type(value)(items)
-    if value is None or type(value) in (bool, int, float, str, bytes):
-        return value
-    try:
-        yaml.unsafe_load(yaml.dump(value, Dumper=_Dumper))
-    except Exception:
-        lost.append(name.removesuffix("."))
-        return str(value)
-    return value
-
-
-def _save_pickle(content: Any, filename: str) -> bool:
-    from detectron2.utils.serialize import PicklableWrapper
-
-    try:
-        data = pickle.dumps(PicklableWrapper(content))
-    except Exception:
-        return False
-    with PathManager.open(filename, "wb") as file:
-        file.write(data)
-    return True
-
-
-def _target_path(target: Any, name: str, lost: list[str]) -> str:
-    named = unwrap(target)
-    path = _convert_target_to_string(named) if hasattr(named, "__qualname__") else str(named)
-    if _located(path) is not target:
-        lost.append(name)
-    return path
