@@ -1,0 +1,49 @@
+"""What the writers of metrics have in common."""
+
+from detectron2.utils._event_storage import EventStorage, has_event_storage
+
+
+class EventWriter:
+    """Takes metrics from the active :class:`EventStorage` to somewhere else.
+
+    :meth:`write` is called now and then, :meth:`close` when training stops.
+    """
+
+    def write(self) -> None:
+        """Write what the storage holds."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write what is left, and release files."""
+
+
+class ScalarTracker:
+    """Tells which scalars are new since it was last asked.
+
+    Each name is looked at by itself: a value that comes late, for an iteration that other scalars
+    were written for already, is new all the same.
+    """
+
+    def __init__(self, window_size: int) -> None:
+        self._window_size = window_size
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def take_new(self, storage: EventStorage) -> dict[int, dict[str, float]]:
+        """The smoothed values of the new scalars: iteration → name → value, ascending."""
+        latest = storage.latest()
+        new = [name for name, value in latest.items() if self._seen.get(name) != value]
+        if not new:
+            return {}
+        smoothed = storage.latest_with_smoothing_hint(self._window_size)
+        by_iteration: dict[int, dict[str, float]] = {}
+        for name in new:
+            value, iteration = smoothed[name]
+            by_iteration.setdefault(iteration, {})[name] = value
+            self._seen[name] = latest[name]
+        return dict(sorted(by_iteration.items()))
+
+
+def write_rest(writer: EventWriter) -> None:
+    """Have a writer that is about to be closed write once more, where there is a storage."""
+    if has_event_storage():
+        writer.write()
