@@ -224,6 +224,7 @@ def test_broken_files_are_named(tmp_path, weights):
     for name, content, error in (
         ("cut.pth", whole.getvalue()[:-300], RuntimeError),
         ("empty.pth", b"", RuntimeError),
+        ("text.pth", b"hello world", RuntimeError),
         ("cut.pkl", pickle.dumps(arrays(weights))[:-50], pickle.UnpicklingError),
         ("list.pkl", pickle.dumps([1]), ValueError),
     ):

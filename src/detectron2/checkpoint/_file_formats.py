@@ -56,7 +56,10 @@ def read_torch(filename: str) -> Any:
         # PyTorch puts before it how to load the file and run its code.
         reason = error.__context__ or error
         raise pickle.UnpicklingError(f"{filename} cannot be loaded: {reason}") from reason
-    except (EOFError, RuntimeError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        # What is no pickle can fail anywhere.
         raise RuntimeError(f"{filename} is damaged, or no PyTorch file: {error}") from error
 
 
