@@ -10,11 +10,14 @@ import fvcore.common.checkpoint
 import numpy as np
 import pytest
 import torch
+import torchvision
+from iopath.common.file_io import PathHandler
 from torch import nn
 
 from detectron2 import checkpoint
 from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
 from detectron2.layers import FrozenBatchNorm2d
+from detectron2.utils.file_io import PathManager
 
 
 class Backbone(nn.Module):
@@ -134,6 +137,67 @@ def test_detectron_files(blobs, tmp_path):
     assert model.predictor.cls_score.bias.tolist() == [1, 2, 0]
 
 
+def conv_norm(ins, outs, kernel):
+    conv = nn.Conv2d(ins, outs, kernel, bias=False)
+    conv.norm = FrozenBatchNorm2d(outs)
+    return conv
+
+
+def bottleneck(ins, inner):
+    block = nn.Module()
+    block.conv1 = conv_norm(ins, inner, 1)
+    block.conv2 = conv_norm(inner, inner, 3)
+    block.conv3 = conv_norm(inner, 4 * inner, 1)
+    if ins != 4 * inner:
+        block.shortcut = conv_norm(ins, 4 * inner, 1)
+    return block
+
+
+def resnet50():
+    """The parameters of a ResNet-50 by the names that they have here."""
+    net = nn.Module()
+    net.stem = nn.Module()
+    net.stem.conv1 = conv_norm(3, 64, 7)
+    ins = 64
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        inner = 16 << stage
+        made = [bottleneck(ins if i == 0 else 4 * inner, inner) for i in range(blocks)]
+        net.add_module(f"res{stage}", nn.Sequential(*made))
+        ins = 4 * inner
+    return net
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_resnets_of_torchvision(prefix, tmp_path, caplog):
+    theirs = torchvision.models.resnet50(weights=None).eval()
+    with torch.no_grad():
+        for module in theirs.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor in module.weight, module.bias, module.running_mean, module.running_var:
+                    tensor.uniform_(0.5, 1.5)
+    ours = resnet50()
+    model = nn.Sequential(collections.OrderedDict(backbone=ours)) if prefix else ours
+    # As torchvision publishes them.
+    DetectionCheckpointer(model).load(write(tmp_path / "resnet50.pth", theirs.state_dict()))
+    own = ours.state_dict()
+    assert torch.equal(own["stem.conv1.weight"], theirs.conv1.weight)
+    assert torch.equal(own["stem.conv1.norm.running_var"], theirs.bn1.running_var)
+    assert torch.equal(own["res2.0.shortcut.weight"], theirs.layer1[0].downsample[0].weight)
+    assert torch.equal(own["res2.0.shortcut.norm.bias"], theirs.layer1[0].downsample[1].bias)
+    assert torch.equal(own["res5.2.conv3.norm.weight"], theirs.layer4[2].bn3.weight)
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        "Not used, as the model has nothing for them (2):\n  stem.fc.{bias,weight}"
+    ]
+
+
+def test_a_model_with_torchvisions_names_keeps_them(tmp_path, caplog):
+    source, model = (torchvision.models.resnet18(weights=None) for _ in range(2))
+    DetectionCheckpointer(model).load(write(tmp_path / "resnet18.pth", source.state_dict()))
+    own = model.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in source.state_dict().items())
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
 def test_what_else_is_in_the_file_is_returned(weights, tmp_path):
     data = {
         "model": in_model(weights),
@@ -235,6 +299,8 @@ def test_broken_files_are_named(tmp_path, weights):
         checkpointer.load(write(tmp_path / "x.pyth", weights))
     with pytest.raises(ValueError, match=r"list.pth holds a list"):
         checkpointer.load(write(tmp_path / "list.pth", [1]))
+    with pytest.raises(ValueError, match=r"list.pth holds a list"):
+        checkpointer.load(write(tmp_path / "list.pth", {"model": [1]}))
     with pytest.raises(FileNotFoundError, match=r"absent.pth"):
         checkpointer.load(str(tmp_path / "absent.pth"))
 
@@ -315,6 +381,33 @@ def test_save_and_resume(tmp_path):
     assert torch.equal(fresh.head.weight, model.head.weight)
     assert not fresh_optimizer.state_dict()["state"]
     assert list(rest) == ["optimizer", "iteration"]
+
+
+def test_paths_may_be_objects(tmp_path):
+    DetectionCheckpointer(Model(), tmp_path).save("x", iteration=1)
+    assert DetectionCheckpointer(Model()).load(tmp_path / "x.pth") == {"iteration": 1}
+    assert DetectionCheckpointer(Model(), tmp_path).resume_or_load("") == {"iteration": 1}
+
+
+def test_remote_folders(tmp_path):
+    class Store(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["store-of-the-test://"]
+
+        def _get_local_path(self, path, force=False, **kwargs):
+            return str(tmp_path / path.rpartition("/")[2])
+
+        def _open(self, path, mode="r", buffering=-1, **kwargs):
+            return open(self._get_local_path(path), mode)
+
+        def _exists(self, path, **kwargs):
+            return os.path.exists(self._get_local_path(path))
+
+    PathManager.register_handler(Store(), allow_override=True)
+    folder = "store-of-the-test://run"
+    DetectionCheckpointer(Model(), folder).save("x", iteration=1)
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "x.pth"]
+    assert DetectionCheckpointer(Model(), folder).resume_or_load("") == {"iteration": 1}
 
 
 def test_nothing_is_saved_where_it_should_not(tmp_path):
