@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pickle
+import zipfile
 
 import fvcore.common.checkpoint
 import numpy as np
@@ -269,6 +270,32 @@ def test_hostile_arrays_in_torch_files_are_refused(tmp_path):
         path = write(tmp_path / "x.pth", {"model": {}, "a": array})
         with pytest.raises(pickle.UnpicklingError):
             DetectionCheckpointer(Model()).load(path)
+
+
+FORGED = {
+    # Eight bytes that NumPy would take for a pointer to an object.
+    "pointers": b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85X\x01\x00\x00\x00b\x87R"
+    b"(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00V8\x89\x88\x87R"
+    b"\x89c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86Rtb.",
+    "object_dtype": b"cnumpy\ndtype\nX\x01\x00\x00\x00O\x89\x88\x87R.",
+    "no_dtype": b"cnumpy\ndtype\n)\x81.",
+    "no_array": b"cnumpy\nndarray\n)\x81.",
+    "system": b"cposix\nsystem\nX\x06\x00\x00\x00exit 3\x85R.",
+    "file": b"ctorch.storage\n_load_from_bytes\nX\x01\x00\x00\x00x\x85R.",
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_torch_files_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "system", lambda _: pytest.fail("code ran"))
+    whole = io.BytesIO()
+    torch.save({}, whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "x.pth", "w") as target:
+        for entry in source.namelist():
+            is_pickle = entry.endswith("data.pkl")
+            target.writestr(entry, b"\x80\x02" + FORGED[name] if is_pickle else source.read(entry))
+    with pytest.raises(pickle.UnpicklingError, match=r"x\.pth cannot be loaded"):
+        DetectionCheckpointer(Model()).load(str(tmp_path / "x.pth"))
 
 
 def test_classes_that_are_admitted_by_the_user_load(tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 
 from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
 
-KILLS = 12
+KILLS = 8
 
 
 def made(folder):
