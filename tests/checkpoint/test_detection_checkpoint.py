@@ -274,8 +274,8 @@ def test_hostile_arrays_in_torch_files_are_refused(tmp_path):
 
 FORGED = {
     # Eight bytes that NumPy would take for a pointer to an object.
-    "pointers": b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85X\x01\x00\x00\x00b\x87R"
-    b"(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00V8\x89\x88\x87R"
+    "pointers": b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    b"K\x00\x85X\x01\x00\x00\x00b\x87R(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00V8\x89\x88\x87R"
     b"\x89c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86Rtb.",
     "object_dtype": b"cnumpy\ndtype\nX\x01\x00\x00\x00O\x89\x88\x87R.",
     "no_dtype": b"cnumpy\ndtype\n)\x81.",
