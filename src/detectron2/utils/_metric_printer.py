@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import torch
 
-from detectron2.utils._event_storage import EventStorage, get_event_storage, has_event_storage
+from detectron2.utils._event_storage import EventStorage, get_event_storage
 from detectron2.utils._event_writer import EventWriter, ScalarTracker
 
 # Iterations that the time of an iteration is the median of, for the estimate of what remains.
@@ -86,11 +86,6 @@ class CommonMetricPrinter(EventWriter):
         storage = get_event_storage()
         if self._has_new(storage) or storage.iter != self._max_iter:
             self.logger.info(self._line(storage))
-
-    def close(self) -> None:
-        """Log the losses and metrics that no line has shown."""
-        if has_event_storage() and self._has_new(get_event_storage()):
-            self.logger.info(self._line(get_event_storage()))
 
     def _has_new(self, storage: EventStorage) -> bool:
         new = self._tracker.take_new(storage).values()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from detectron2.utils._event_storage import EventStorage, get_event_storage
-from detectron2.utils._event_writer import EventWriter, ScalarTracker, write_rest
+from detectron2.utils._event_writer import EventWriter, ScalarTracker
 
 _MAX_BINS = 512  # of wandb.Histogram
 
@@ -107,8 +107,7 @@ class WandbWriter(EventWriter):
         return new
 
     def close(self) -> None:
-        """Log what is left, and finish the run if it was made here."""
-        write_rest(self)
+        """Finish the run if it was made here."""
         if self._owns_run:
             self._owns_run = False
             self._run.finish()

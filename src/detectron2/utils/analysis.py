@@ -31,6 +31,7 @@ ACTIVATIONS_MODE = "activations"
 
 def __getattr__(name: str) -> Any:
     if name == "TracingAdapter":
+        # Not above: it needs the models.
         from detectron2.export.flatten import TracingAdapter
 
         return TracingAdapter
