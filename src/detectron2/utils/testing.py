@@ -152,10 +152,7 @@ def assert_instances_allclose(
 
 def reload_script_model(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """Save a scripted module and load it again."""
-    buffer = io.BytesIO()
-    torch.jit.save(module, buffer)
-    buffer.seek(0)
-    return torch.jit.load(buffer)
+    return torch.jit.load(io.BytesIO(module.save_to_buffer()))
 
 
 def reload_lazy_config(cfg: Any) -> Any:
