@@ -76,6 +76,17 @@ class TestStorage:
         assert smoothed["raw"] == (39, 39)
         assert storage.count_samples("sparse", 0) == 1
 
+    @pytest.mark.parametrize("length", [1, 2, 19, 20, 33])
+    def test_median(self, length: int) -> None:
+        values = np.random.default_rng(length).standard_normal(length)
+        storage = EventStorage()
+        for value in values:
+            storage.put_scalar("a", value)
+            storage.step()
+        assert storage.latest_with_smoothing_hint(20)["a"][0] == np.median(values[-20:])
+        storage.put_scalar("a", math.nan)
+        assert math.isnan(storage.latest_with_smoothing_hint(20)["a"][0])
+
     def test_smoothing_hint_stays(self) -> None:
         storage = EventStorage()
         storage.put_scalar("a", 1)

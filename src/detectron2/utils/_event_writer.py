@@ -32,22 +32,23 @@ class ScalarTracker:
         self._seen: dict[str, tuple[float, int]] = {}
         self._last_iteration = -1
 
+    def take_new_names(self, storage: EventStorage) -> dict[int, list[str]]:
+        """The names of the new scalars by iteration, ascending."""
+        by_iteration: dict[int, list[str]] = {}
+        previous = self._last_iteration
+        # A copy: another thread may put scalars meanwhile.
+        for name, sample in list(storage.latest().items()):
+            iteration = sample[1]
+            is_useless = name == _USELESS_LATE and iteration <= previous
+            if self._seen.get(name) != sample and not is_useless:
+                by_iteration.setdefault(iteration, []).append(name)
+                self._seen[name] = sample
+                self._last_iteration = max(self._last_iteration, iteration)
+        return dict(sorted(by_iteration.items()))
+
     def take_new(self, storage: EventStorage) -> dict[int, dict[str, float]]:
         """The smoothed values of the new scalars: iteration → name → value, ascending."""
-        latest = storage.latest()
-        new = [
-            name
-            for name, value in latest.items()
-            if self._seen.get(name) != value
-            and not (name == _USELESS_LATE and value[1] <= self._last_iteration)
-        ]
-        if not new:
-            return {}
-        smoothed = storage.latest_with_smoothing_hint(self._window_size)
-        by_iteration: dict[int, dict[str, float]] = {}
-        for name in new:
-            value, iteration = smoothed[name]
-            by_iteration.setdefault(iteration, {})[name] = value
-            self._seen[name] = latest[name]
-            self._last_iteration = max(self._last_iteration, iteration)
-        return dict(sorted(by_iteration.items()))
+        return {
+            iteration: {name: storage._shown_value(name, self._window_size) for name in names}
+            for iteration, names in self.take_new_names(storage).items()
+        }
