@@ -32,7 +32,7 @@ class TensorboardXWriter(EventWriter):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "TensorboardXWriter needs the package tensorboard, which cannot be imported"
+                f"TensorboardXWriter needs tensorboard, which cannot be imported: {error}"
             ) from error
         return SummaryWriter(**self._writer_args)
 

@@ -60,7 +60,7 @@ class WandbWriter(EventWriter):
             import wandb
         except ImportError as error:
             raise ImportError(
-                "WandbWriter needs the package wandb, which cannot be imported"
+                f"WandbWriter needs wandb, which cannot be imported: {error}"
             ) from error
         return wandb
 
