@@ -1,0 +1,130 @@
+"""Texts over a picture, placed so that they do not cover each other.
+
+Fixed texts stay where they are put; others may move a little. All are laid out when the picture is
+read, so that they lie over every shape, and those whose owner was drawn first choose first.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from detectron2.utils._canvas import Canvas
+
+# Smaller letters cannot be read, however small the picture is.
+_MINIMUM_SIZE = 10
+_BACKGROUND_OPACITY = 0.8
+_ALIGNMENTS = {"left": 0.0, "center": 0.5, "right": 1.0}
+
+
+class Anchor(NamedTuple):
+    """A place for a text: a point, and the part of the text's box that comes to it."""
+
+    x: float
+    y: float
+    horizontal: float = 0.0
+    """0 is the left side of the box, 1 the right one."""
+    vertical: float = 0.0
+    """0 is the top, 1 the bottom."""
+
+
+class Text(NamedTuple):
+    """A text and where it may stand."""
+
+    text: str
+    size: float
+    """Of the letters, in pixels."""
+    color: Sequence[float]
+    anchors: Sequence[Anchor]
+    """The first is the preferred one."""
+    rotation: float = 0.0
+    """Degrees, counter-clockwise; the box turns about its anchored point."""
+    is_fixed: bool = False
+    """Whether it stands at the first anchor, whatever is there."""
+
+
+class LabelLayer:
+    """The texts over a picture."""
+
+    def __init__(self) -> None:
+        self._texts: list[Text] = []
+
+    def add(self, text: Text) -> None:
+        """Add a text; nothing happens for an empty one, or for a place that is not finite."""
+        if text.text and np.isfinite([anchor[:2] for anchor in text.anchors]).all():
+            self._texts.append(text)
+
+    def paint(self, canvas: Canvas) -> None:
+        """Place all texts and paint them."""
+        placed = np.zeros((0, 4))
+        # Fixed ones first: the others must keep out of their way.
+        for text in sorted(self._texts, key=lambda text: not text.is_fixed):
+            background, letters = _render(text.text, text.size, text.rotation)
+            boxes = _candidates(text, background.size, canvas.size)
+            chosen = boxes[_least_covered(boxes, placed)]
+            placed = np.concatenate([placed, chosen[None]])
+            left, top = (int(value) for value in chosen[:2])
+            canvas.paint_mask(background, left, top, (0, 0, 0))
+            canvas.paint_mask(letters, left, top, text.color)
+
+
+def alignment(name: str) -> float:
+    """The share of a text's width that lies to the left of its anchor."""
+    if name not in _ALIGNMENTS:
+        raise ValueError(f"horizontal_alignment must be one of {list(_ALIGNMENTS)}, got {name!r}")
+    return _ALIGNMENTS[name]
+
+
+@functools.lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+@functools.lru_cache(maxsize=512)
+def _render(text: str, size: float, rotation: float) -> tuple[Image.Image, Image.Image]:
+    """Opacities of a text's background and of its letters, as images of one size."""
+    pixels = max(round(size), _MINIMUM_SIZE)
+    font = _font(pixels)
+    padding = max(pixels // 8, 1)
+    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), text, font)
+    # All texts of a size are as high, whether a letter goes below the line or not.
+    _, line_top, _, line_bottom = font.getbbox("Ag|")
+    top, bottom = min(top, line_top), max(bottom, line_bottom)
+    box = (int(right - left) + 2 * padding, int(bottom - top) + 2 * padding)
+    letters = Image.new("L", box)
+    ImageDraw.Draw(letters).text((padding - left, padding - top), text, fill=255, font=font)
+    background = Image.new("L", box, round(255 * _BACKGROUND_OPACITY))
+    if rotation % 360 == 0:
+        return background, letters
+    turn = functools.partial(
+        Image.Image.rotate, angle=rotation, resample=Image.Resampling.BICUBIC, expand=True
+    )
+    return turn(background), turn(letters)
+
+
+def _candidates(text: Text, size: tuple[int, int], limits: tuple[int, int]) -> np.ndarray:
+    """Boxes ``(C, 4)`` where a text may stand: its anchors, then places above and below the first
+    one, and beside it; inside of the picture, as far as it fits."""
+    width, height = size
+    origins = np.array(
+        [
+            (anchor.x - anchor.horizontal * width, anchor.y - anchor.vertical * height)
+            for anchor in text.anchors[: 1 if text.is_fixed else None]
+        ]
+    )
+    if not text.is_fixed:
+        steps = [(0, k * sign) for k in range(1, 7) for sign in (1, -1)]
+        steps += [(side, k) for side in (1, -1) for k in (0, 1, -1, 2, -2)]
+        origins = np.concatenate([origins, origins[0] + np.array(steps) * (width, height)])
+    limit = np.maximum(np.array(limits) - size, 0)
+    origins = np.rint(origins).clip(0, limit)
+    return np.concatenate([origins, origins + size], axis=1)
+
+
+def _least_covered(boxes: np.ndarray, placed: np.ndarray) -> int:
+    """The first of the boxes that overlaps least with those that are placed."""
+    low = np.maximum(boxes[:, None, :2], placed[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], placed[None, :, 2:])
+    return int((high - low).clip(min=0).prod(axis=2).sum(axis=1).argmin())
