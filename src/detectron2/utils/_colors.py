@@ -9,6 +9,9 @@ from PIL import ImageColor
 
 RGB = tuple[float, float, float]
 
+# A contrast of 7 to 1 with black, that of WCAG 2's level AAA: (0.3 + 0.05) / (0 + 0.05).
+_READABLE_LUMINANCE = 0.3
+
 # The one-letter names of the plotting world; the rest are those of CSS.
 _LETTERS: dict[str, RGB] = {
     "r": (1.0, 0.0, 0.0),
@@ -99,9 +102,16 @@ def jitter(color: Any) -> RGB:
 
 
 def readable_on_black(color: Any) -> RGB:
-    """The colour, lightened where it would be hard to read on black."""
-    values = np.maximum(to_rgb(color), 0.2)
-    strongest = int(values.argmax())
-    values[strongest] = max(values[strongest], 0.8)
-    red, green, blue = values.tolist()
+    """The colour, mixed with as much white as it takes to read it on black."""
+    values = np.array(to_rgb(color))
+    # Shares of white from 0 on; the last is white itself, which is always bright enough.
+    mixtures = values + (1 - values) * np.linspace(0, 1, 21)[:, None]
+    is_readable = _luminance(mixtures) >= _READABLE_LUMINANCE
+    red, green, blue = mixtures[int(is_readable.argmax())].tolist()
     return red, green, blue
+
+
+def _luminance(colors: np.ndarray) -> np.ndarray:
+    """Relative luminance of sRGB colours ``(N, 3)``, as WCAG 2 defines it."""
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])

@@ -5,6 +5,7 @@ read, so that they lie over every shape, and those whose owner was drawn first c
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 from detectron2.utils._canvas import Canvas
 
 # Smaller letters cannot be read, however small the picture is.
-_MINIMUM_SIZE = 10
+_MINIMUM_SIZE = 11
 _BACKGROUND_OPACITY = 0.8
+# Pixels between the boxes of two texts.
+_GAP = 2
 _ALIGNMENTS = {"left": 0.0, "center": 0.5, "right": 1.0}
 
 
@@ -40,7 +43,7 @@ class Text(NamedTuple):
     anchors: Sequence[Anchor]
     """The first is the preferred one."""
     rotation: float = 0.0
-    """Degrees, counter-clockwise; the box turns about its anchored point."""
+    """Degrees, counter-clockwise; the text turns about its anchor."""
     is_fixed: bool = False
     """Whether it stands at the first anchor, whatever is there."""
 
@@ -61,10 +64,10 @@ class LabelLayer:
         placed = np.zeros((0, 4))
         # Fixed ones first: the others must keep out of their way.
         for text in sorted(self._texts, key=lambda text: not text.is_fixed):
-            background, letters = _render(text.text, text.size, text.rotation)
-            boxes = _candidates(text, background.size, canvas.size)
+            background, letters, size = _render(text.text, text.size, text.rotation)
+            boxes = _candidates(text, size, background.size, canvas.size)
             chosen = boxes[_least_covered(boxes, placed)]
-            placed = np.concatenate([placed, chosen[None]])
+            placed = np.concatenate([placed, [chosen + [-_GAP, -_GAP, _GAP, _GAP]]])
             left, top = (int(value) for value in chosen[:2])
             canvas.paint_mask(background, left, top, (0, 0, 0))
             canvas.paint_mask(letters, left, top, text.color)
@@ -83,8 +86,11 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 @functools.lru_cache(maxsize=512)
-def _render(text: str, size: float, rotation: float) -> tuple[Image.Image, Image.Image]:
-    """Opacities of a text's background and of its letters, as images of one size."""
+def _render(
+    text: str, size: float, rotation: float
+) -> tuple[Image.Image, Image.Image, tuple[int, int]]:
+    """Opacities of a text's background and of its letters, as images of one size; and the size
+    before the rotation."""
     pixels = max(round(size), _MINIMUM_SIZE)
     font = _font(pixels)
     padding = max(pixels // 8, 1)
@@ -97,27 +103,33 @@ def _render(text: str, size: float, rotation: float) -> tuple[Image.Image, Image
     ImageDraw.Draw(letters).text((padding - left, padding - top), text, fill=255, font=font)
     background = Image.new("L", box, round(255 * _BACKGROUND_OPACITY))
     if rotation % 360 == 0:
-        return background, letters
+        return background, letters, box
     turn = functools.partial(
         Image.Image.rotate, angle=rotation, resample=Image.Resampling.BICUBIC, expand=True
     )
-    return turn(background), turn(letters)
+    return turn(background), turn(letters), box
 
 
-def _candidates(text: Text, size: tuple[int, int], limits: tuple[int, int]) -> np.ndarray:
-    """Boxes ``(C, 4)`` where a text may stand: its anchors, then places above and below the first
+def _candidates(
+    text: Text, text_size: tuple[int, int], size: tuple[int, int], limits: tuple[int, int]
+) -> np.ndarray:
+    """Boxes ``(C, 4)``, of a size, where a text may stand: its anchors, then places above and below the first
     one, and beside it; inside of the picture, as far as it fits."""
-    width, height = size
-    origins = np.array(
-        [
-            (anchor.x - anchor.horizontal * width, anchor.y - anchor.vertical * height)
-            for anchor in text.anchors[: 1 if text.is_fixed else None]
-        ]
-    )
+    width, height = text_size
+    cosine, sine = math.cos(math.radians(text.rotation)), math.sin(math.radians(text.rotation))
+    origins = []
+    for anchor in text.anchors[: 1 if text.is_fixed else None]:
+        # From the middle, which the turned text keeps, to the anchored point.
+        x, y = (anchor.horizontal - 0.5) * width, (anchor.vertical - 0.5) * height
+        x, y = x * cosine + y * sine, y * cosine - x * sine
+        origins.append((anchor.x - x - size[0] / 2, anchor.y - y - size[1] / 2))
+    origins = np.array(origins)
     if not text.is_fixed:
         steps = [(0, k * sign) for k in range(1, 7) for sign in (1, -1)]
         steps += [(side, k) for side in (1, -1) for k in (0, 1, -1, 2, -2)]
-        origins = np.concatenate([origins, origins[0] + np.array(steps) * (width, height)])
+        origins = np.concatenate(
+            [origins, origins[0] + np.array(steps) * (size[0] + _GAP, size[1] + _GAP)]
+        )
     limit = np.maximum(np.array(limits) - size, 0)
     origins = np.rint(origins).clip(0, limit)
     return np.concatenate([origins, origins + size], axis=1)

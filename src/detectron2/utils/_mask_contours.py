@@ -32,15 +32,19 @@ def mask_contours(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]
     successors = _successors(starts_yx, directions, padded.shape)
     # In the padded crop a pixel's index is one more than in the crop.
     pixels_xy = pixels_yx[:, ::-1] + [left - 1, top - 1]
-    outer, holes = [], []
-    for loop in _loops(successors.tolist()):
-        # Twice the area inside, as the sum of x dy; the sides that go up and down have dy = ±1.
-        area = (starts_yx[loop, 1] * _STEPS_YX[directions[loop], 0]).sum()
-        points = pixels_xy[loop]
-        is_new = (points != np.roll(points, 1, axis=0)).any(axis=1)
-        is_new[0] |= not is_new.any()  # a single pixel
-        (outer if area > 0 else holes).append(points[is_new])
-    return outer, holes
+    order, firsts = _loops(successors.tolist())
+    # Twice the area inside each loop, as the sum of x dy; sides that go up and down have dy = ±1.
+    areas = np.add.reduceat(starts_yx[order, 1] * _STEPS_YX[directions[order], 0], firsts)
+    # A pixel counts once for all of its sides that follow each other.
+    points = pixels_xy[order]
+    befores = np.arange(len(order)) - 1
+    befores[firsts] = np.append(firsts[1:], len(order)) - 1
+    is_new = (points != points[befores]).any(axis=1)
+    is_new[firsts] |= np.add.reduceat(is_new, firsts, dtype=np.int64) == 0  # a single pixel
+    lengths = np.add.reduceat(is_new, firsts, dtype=np.int64)
+    borders = np.split(points[is_new], np.cumsum(lengths)[:-1])
+    outer = [border for border, area in zip(borders, areas, strict=True) if area > 0]
+    return outer, [border for border, area in zip(borders, areas, strict=True) if area < 0]
 
 
 def _directed_edges(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,17 +78,18 @@ def _successors(
     return np.where(left >= 0, left, np.where(straight >= 0, straight, right))
 
 
-def _loops(successors: list[int]) -> list[list[int]]:
-    """The cycles of a permutation, in the order of their least members."""
+def _loops(successors: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The cycles of a permutation, one after the other, and where each starts."""
     seen = bytearray(len(successors))
-    loops = []
+    order: list[int] = []
+    firsts: list[int] = []
     for first in range(len(successors)):
         if seen[first]:
             continue
-        loop, edge = [], first
+        firsts.append(len(order))
+        edge = first
         while not seen[edge]:
             seen[edge] = 1
-            loop.append(edge)
+            order.append(edge)
             edge = successors[edge]
-        loops.append(loop)
-    return loops
+    return np.array(order), np.array(firsts)

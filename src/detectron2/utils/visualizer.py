@@ -28,6 +28,16 @@ _RED = (1.0, 0.0, 0.0)
 _OFF_WHITE = (1.0, 1.0, 240.0 / 255)
 
 
+def __getattr__(name: str) -> Any:
+    # Code written for upstream imports it from here. The data package is large, and drawing does
+    # without it.
+    if name == "MetadataCatalog":
+        from detectron2.data.catalog import MetadataCatalog
+
+        return MetadataCatalog
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 class ColorMode(enum.Enum):
     """How instances are coloured."""
 
@@ -38,6 +48,14 @@ class ColorMode(enum.Enum):
     opaque."""
     IMAGE_BW = 2
     """As IMAGE, over a picture that is grey wherever there is no mask."""
+
+
+class _NoMetadata(types.SimpleNamespace):
+    """Metadata without an entry."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As in a dict."""
+        return getattr(self, key, default)
 
 
 class Visualizer(Primitives):
@@ -73,7 +91,7 @@ class Visualizer(Primitives):
             font_size_scale: makes texts and lines larger or smaller.
         """
         self.img = np.asarray(img_rgb).clip(0, 255).astype(np.uint8)
-        self.metadata = types.SimpleNamespace() if metadata is None else metadata
+        self.metadata = _NoMetadata() if metadata is None else metadata
         self.output = VisImage(self.img, scale=scale)
         self.cpu_device = torch.device("cpu")
         side = math.sqrt(self.output.height * self.output.width)
