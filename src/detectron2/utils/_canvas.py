@@ -69,11 +69,10 @@ class Canvas:
             self.paint_mask(mask, left, top, color)
 
     def paint_frame(
-        self, box: Sequence[float], line_width: float, color: Sequence[float], alpha: float
+        self, box: Sequence[float], thickness: int, color: Sequence[float], alpha: float
     ) -> None:
         """Blend a colour into the frame of a box ``(x0, y0, x1, y1)``, moved to whole pixels so
         that it is crisp."""
-        thickness = max(round(line_width), 1)
         width, height = self.size
         # What lies far outside must not make large numbers.
         x0, x1 = (min(max(x, -2 * thickness), width + 2 * thickness) for x in box[0::2])
@@ -103,8 +102,8 @@ class Canvas:
 
     def disc_coverage(self, x: float, y: float, radius: float) -> Coverage | None:
         """What a disc covers."""
-        points = np.array([[x - radius, y - radius], [x + radius, y + radius]])
-        return self._oversample(points, 0, lambda draw, xy: draw.ellipse(xy, fill=255))
+        # A line without length, with round ends.
+        return self.line_coverage(np.array([[x, y], [x, y]]), 2 * radius)
 
     def line_coverage(
         self, points: np.ndarray, line_width: float, *, is_round: bool = True
@@ -161,8 +160,11 @@ class Canvas:
         large = Image.new("L", size)
         # Pillow counts in integers; what is that far outside looks the same from here.
         points = points.clip(-8 * max(self.size), 8 * max(self.size))
-        # To Pillow, whole numbers are the centres of pixels.
+        # To Pillow, whole numbers are the centres of pixels; it cuts fractions off. It fills both
+        # ends of a row, so of two pixels as near, the one further inside is right.
         moved = (points - [left, top]) * _OVERSAMPLING - 0.5
+        inwards = np.sign((moved.min(axis=0) + moved.max(axis=0)) / 2 - moved)
+        moved = np.rint(moved + 1e-3 * inwards)
         draw_shape(ImageDraw.Draw(large), [(x, y) for x, y in moved.tolist()])
         return Coverage(left, top, np.asarray(large.reduce(_OVERSAMPLING)))
 
@@ -175,7 +177,7 @@ def _cover_segment(
     # A cut-off point covers nothing; a round one is a disc.
     if length == 0 and not is_round:
         return
-    along = (end - start) / max(length, 1e-9)
+    along = (end - start) / length if length > 0 else np.array([1.0, 0.0])
     pieces = max(math.ceil(length / _PIECE), 1)
     ends = start + (end - start) * np.linspace(0, 1, pieces + 1)[:, None]
     height, width = covered.shape

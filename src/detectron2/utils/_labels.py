@@ -61,16 +61,27 @@ class LabelLayer:
 
     def paint(self, canvas: Canvas) -> None:
         """Place all texts and paint them."""
-        placed = np.zeros((0, 4))
-        # Fixed ones first: the others must keep out of their way.
-        for text in sorted(self._texts, key=lambda text: not text.is_fixed):
-            background, letters, size = _render(text.text, text.size, text.rotation)
-            boxes = _candidates(text, size, background.size, canvas.size)
-            chosen = boxes[_least_covered(boxes, placed)]
-            placed = np.concatenate([placed, [chosen + [-_GAP, -_GAP, _GAP, _GAP]]])
-            left, top = (int(value) for value in chosen[:2])
+        texts = self._in_order()
+        for text, box in zip(texts, self.boxes(canvas.size), strict=True):
+            left, top = (int(value) for value in box[:2])
+            background, letters, _ = _render(text.text, text.size, text.rotation)
             canvas.paint_mask(background, left, top, (0, 0, 0))
             canvas.paint_mask(letters, left, top, text.color)
+
+    def boxes(self, limits: tuple[int, int]) -> np.ndarray:
+        """Place all texts in a picture of (width, height): boxes ``(N, 4)``, rows ``(x0, y0, x1,
+        y1)`` of whole pixels, first those of fixed texts."""
+        boxes, margins = np.zeros((0, 4)), np.array([-_GAP, -_GAP, _GAP, _GAP])
+        for text in self._in_order():
+            background, _, size = _render(text.text, text.size, text.rotation)
+            candidates = _candidates(text, size, background.size, limits)
+            chosen = _least_covered(candidates, boxes + margins)
+            boxes = np.concatenate([boxes, candidates[chosen : chosen + 1]])
+        return boxes
+
+    def _in_order(self) -> list[Text]:
+        # Fixed ones first: the others must keep out of their way.
+        return sorted(self._texts, key=lambda text: not text.is_fixed)
 
 
 def alignment(name: str) -> float:
@@ -85,7 +96,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=128)
 def _render(
     text: str, size: float, rotation: float
 ) -> tuple[Image.Image, Image.Image, tuple[int, int]]:
@@ -113,8 +124,8 @@ def _render(
 def _candidates(
     text: Text, text_size: tuple[int, int], size: tuple[int, int], limits: tuple[int, int]
 ) -> np.ndarray:
-    """Boxes ``(C, 4)``, of a size, where a text may stand: its anchors, then places above and below the first
-    one, and beside it; inside of the picture, as far as it fits."""
+    """Boxes ``(C, 4)`` of a size where a text may stand: its anchors, then places above and below
+    the first one, and beside it; inside of the picture, as far as it fits."""
     width, height = text_size
     cosine, sine = math.cos(math.radians(text.rotation)), math.sin(math.radians(text.rotation))
     origins = []

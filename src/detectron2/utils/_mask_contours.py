@@ -37,12 +37,12 @@ def mask_contours(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]
     areas = np.add.reduceat(starts_yx[order, 1] * _STEPS_YX[directions[order], 0], firsts)
     # A pixel counts once for all of its sides that follow each other.
     points = pixels_xy[order]
-    befores = np.arange(len(order)) - 1
-    befores[firsts] = np.append(firsts[1:], len(order)) - 1
-    is_new = (points != points[befores]).any(axis=1)
-    is_new[firsts] |= np.add.reduceat(is_new, firsts, dtype=np.int64) == 0  # a single pixel
-    lengths = np.add.reduceat(is_new, firsts, dtype=np.int64)
-    borders = np.split(points[is_new], np.cumsum(lengths)[:-1])
+    nexts = np.arange(len(order)) + 1
+    nexts[np.append(firsts[1:], len(order)) - 1] = firsts
+    is_last = (points != points[nexts]).any(axis=1)
+    is_last[firsts] |= np.add.reduceat(is_last, firsts, dtype=np.int64) == 0  # a single pixel
+    lengths = np.add.reduceat(is_last, firsts, dtype=np.int64)
+    borders = np.split(points[is_last], np.cumsum(lengths)[:-1])
     outer = [border for border, area in zip(borders, areas, strict=True) if area > 0]
     return outer, [border for border, area in zip(borders, areas, strict=True) if area < 0]
 

@@ -94,7 +94,7 @@ class Primitives:
             raise ValueError(f"a box is (x0, y0, x1, y1), got {box_coord!r}")
         if np.isnan(box).any():
             return self.output
-        width = self.output.points(max(self._default_font_size / 4, 1))
+        width = max(round(self.output.points(max(self._default_font_size / 4, 1))), 1)
         dashes, color = _dashes(line_style), to_rgb(edge_color)
         if not dashes:
             self.output.canvas.paint_frame(box * self.output.scale, width, color, alpha)

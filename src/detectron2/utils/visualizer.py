@@ -17,7 +17,7 @@ from detectron2.structures.masks import BitMasks, PolygonMasks
 from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.utils._generic_mask import GenericMask
 from detectron2.utils._mask_components import MaskRuns
-from detectron2.utils._panoptic_prediction import _PanopticPrediction
+from detectron2.utils._panoptic_prediction import _PanopticPrediction, ids_by_area
 from detectron2.utils._primitives import Color, Primitives
 from detectron2.utils._vis_image import VisImage
 from detectron2.utils.colormap import random_color
@@ -150,8 +150,7 @@ class Visualizer(Primitives):
         """
         sem_seg = self._check_mask(sem_seg)
         names, palette = self._meta("stuff_classes"), self._meta("stuff_colors")
-        classes, areas = np.unique(sem_seg, return_counts=True)
-        for label in classes[np.argsort(-areas, kind="stable")].tolist():
+        for label in ids_by_area(sem_seg):
             if label < 0 or (names is not None and label >= len(names)):
                 continue
             text = str(label) if names is None else names[label]
@@ -361,10 +360,11 @@ class Visualizer(Primitives):
 
     def _create_grayscale_image(self, mask: np.ndarray | None = None) -> np.ndarray:
         """The image in grey, but for where ``mask`` ``(H, W)`` is set."""
-        grey = self.img.mean(axis=2, keepdims=True).round().astype(np.uint8).repeat(3, axis=2)
-        if mask is not None:
-            grey[mask > 0] = self.img[mask > 0]
-        return grey
+        # Sums of three bytes need 10 bits.
+        sums = self.img[:, :, 0].astype(np.uint16) + self.img[:, :, 1] + self.img[:, :, 2]
+        grey = ((sums + 1) // 3).astype(np.uint8)
+        grey = np.repeat(grey[:, :, None], 3, axis=2)
+        return grey if mask is None else np.where((mask > 0)[:, :, None], self.img, grey)
 
     def _meta(self, name: str) -> Any:
         """An attribute of the metadata, None if there is none."""
