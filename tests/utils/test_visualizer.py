@@ -577,6 +577,35 @@ class TestDatasetDicts:
         picture = make().draw_dataset_dict(dic).get_image()
         assert picture[20, 20].tolist() == [50, 150, 50]
 
+    def test_files(self, tmp_path) -> None:
+        pytest.importorskip("detectron2.utils.file_io")
+        labels = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        labels[:100] = 1
+        Image.fromarray(labels).save(tmp_path / "semantic.png")
+        picture = make().draw_dataset_dict({"sem_seg_file_name": str(tmp_path / "semantic.png")})
+        assert picture.get_image()[20, 20].tolist() == [50, 150, 150]
+        # 70000 = 112 + 17 * 256 + 65536
+        ids = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        ids[:100] = (112, 17, 1)
+        Image.fromarray(ids).save(tmp_path / "panoptic.png")
+        dic = {
+            "pan_seg_file_name": str(tmp_path / "panoptic.png"),
+            "segments_info": [{"id": 70000, "isthing": False, "category_id": 0}],
+        }
+        assert make().draw_dataset_dict(dic).get_image()[20, 20].tolist() == [50, 150, 50]
+
+
+def test_classes_beyond_the_metadata() -> None:
+    metadata = types.SimpleNamespace(
+        thing_classes=["cat"],
+        thing_colors=[(200, 0, 0)],
+        stuff_classes=["sky", "sea"],
+        stuff_colors=[(0, 200, 0)],
+    )
+    visualizer = Visualizer(grey_image(), metadata, instance_mode=ColorMode.SEGMENTATION)
+    assert changed(visualizer.draw_instance_predictions(predictions())).any()
+    assert changed(visualizer.draw_sem_seg(np.ones((HEIGHT, WIDTH), int))).all()
+
 
 def test_crowds_of_labels_do_not_overlap() -> None:
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from detectron2.utils.visualizer import (
     Visualizer,
     _class_name,
     _create_text_labels,
-    _from_8_bits,
+    _palette_color,
     _union,
 )
 
@@ -172,7 +172,7 @@ class VideoVisualizer:
             category = info["category_id"]
             visualizer.draw_binary_mask(
                 mask,
-                color=None if palette is None else _from_8_bits(palette[category]),
+                color=_palette_color(palette, category),
                 edge_color=_OFF_WHITE,
                 text=_class_name(category, names),
                 alpha=alpha,

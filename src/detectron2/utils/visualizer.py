@@ -156,7 +156,7 @@ class Visualizer(Primitives):
             text = str(label) if names is None else names[label]
             self.draw_binary_mask(
                 sem_seg == label,
-                color=None if palette is None else _from_8_bits(palette[label]),
+                color=_palette_color(palette, label),
                 edge_color=edge_color,
                 text=text if draw_text else None,
                 alpha=alpha,
@@ -191,7 +191,7 @@ class Visualizer(Primitives):
             category = info["category_id"]
             self.draw_binary_mask(
                 mask,
-                color=None if palette is None else _from_8_bits(palette[category]),
+                color=_palette_color(palette, category),
                 edge_color=_OFF_WHITE,
                 text=_class_name(category, names),
                 alpha=alpha,
@@ -211,10 +211,7 @@ class Visualizer(Primitives):
             self._meta("thing_classes"),
             [info.get("iscrowd", 0) for info in infos],
         )
-        palette = self._meta("thing_colors")
-        colors = None
-        if palette is not None:
-            colors = [self._jitter(_from_8_bits(palette[category])) for category in categories]
+        colors = self._class_colors(categories, jittering=True)
         return self.overlay_instances(
             masks=[mask for mask, _ in things], labels=labels, assigned_colors=colors, alpha=alpha
         )
@@ -372,13 +369,19 @@ class Visualizer(Primitives):
 
     def _thing_colors(
         self, classes: Sequence[int] | None, jittering: bool
-    ) -> list[tuple[float, float, float]] | None:
+    ) -> list[Color | None] | None:
         """Colours by class where the mode asks for it and the metadata have them."""
-        palette = self._meta("thing_colors")
-        if self._instance_mode != ColorMode.SEGMENTATION or not palette or classes is None:
+        if self._instance_mode != ColorMode.SEGMENTATION or classes is None:
             return None
-        colors = [_from_8_bits(palette[category]) for category in classes]
-        return [self._jitter(color) for color in colors] if jittering else colors
+        return self._class_colors(classes, jittering) if self._meta("thing_colors") else None
+
+    def _class_colors(self, classes: Sequence[int], jittering: bool) -> list[Color | None]:
+        """The metadata's colours of classes of things, None for those that have none."""
+        palette = self._meta("thing_colors")
+        colors: list[Color | None] = [_palette_color(palette, category) for category in classes]
+        if jittering:
+            colors = [None if color is None else self._jitter(color) for color in colors]
+        return colors
 
     def _as_generic_masks(self, masks: Any) -> list[GenericMask]:
         height, width = self.output.height, self.output.width
@@ -486,6 +489,15 @@ def _create_text_labels(
 
 def _class_name(category: int, names: Sequence[str] | None) -> str:
     return names[category] if names and 0 <= category < len(names) else str(category)
+
+
+def _palette_color(
+    palette: Sequence[Sequence[float]] | None, category: int
+) -> tuple[float, float, float] | None:
+    """The colour of a class, None if the palette has none for it."""
+    if palette is None or not 0 <= category < len(palette):
+        return None
+    return _from_8_bits(palette[category])
 
 
 def _from_8_bits(color: Sequence[float]) -> tuple[float, float, float]:
