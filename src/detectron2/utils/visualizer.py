@@ -31,11 +31,15 @@ _OFF_WHITE = (1.0, 1.0, 240.0 / 255)
 def __getattr__(name: str) -> Any:
     # Code written for upstream imports it from here. The data package is large, and drawing does
     # without it.
-    if name == "MetadataCatalog":
+    message = f"module {__name__!r} has no attribute {name!r}"
+    if name != "MetadataCatalog":
+        raise AttributeError(message)
+    try:
         from detectron2.data.catalog import MetadataCatalog
-
-        return MetadataCatalog
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ImportError as error:
+        # `hasattr` and `from ... import` expect no other error of a module.
+        raise AttributeError(message) from error
+    return MetadataCatalog
 
 
 class ColorMode(enum.Enum):
