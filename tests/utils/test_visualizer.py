@@ -432,6 +432,21 @@ class TestInstances:
         masks = np.zeros((1, HEIGHT, WIDTH), bool)
         assert not changed(make().overlay_instances(masks=masks, labels=["text"])).any()
 
+    @pytest.mark.parametrize("y", [100, 194])
+    def test_label_does_not_hide_a_small_mask(self, y: int) -> None:
+        mask = disc(150, y, 5)
+        visualizer = make()
+        visualizer.overlay_instances(masks=[mask], labels=["text"])
+        (box,) = visualizer.output.labels.boxes((WIDTH, HEIGHT)).astype(int)
+        assert not mask[box[1] : box[3], box[0] : box[2]].any()
+
+    def test_label_in_the_middle_of_a_large_mask(self) -> None:
+        visualizer = make()
+        visualizer.overlay_instances(masks=[disc(150, 100, 50)], labels=["text"])
+        (box,) = visualizer.output.labels.boxes((WIDTH, HEIGHT))
+        assert (box[0] + box[2]) / 2 == pytest.approx(150, abs=1.5)
+        assert (box[1] + box[3]) / 2 == pytest.approx(100, abs=1.5)
+
     def test_text_labels(self) -> None:
         assert _create_text_labels(None, None, None) is None
         assert _create_text_labels([1, 0], None, ["cat", "dog"]) == ["dog", "cat"]

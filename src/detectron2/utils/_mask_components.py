@@ -32,6 +32,11 @@ class MaskRuns:
         """Number of pixels."""
         return int((self.ends - self.starts).sum())
 
+    def box(self) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1) around all pixels; there must be one."""
+        rows = int(self.rows[0]), int(self.rows[-1]) + 1
+        return int(self.starts.min()), rows[0], int(self.ends.max()), rows[1]
+
     def median(self) -> tuple[float, float]:
         """The medians of the columns and of the rows of all pixels, as the coordinates (x, y) of
         the pixel's centre; there must be a pixel."""

@@ -378,15 +378,20 @@ class Primitives:
         )
         return self.output
 
+    def _is_small(self, box: Sequence[float]) -> bool:
+        """Whether a label would hide what is in the box."""
+        width, height = float(box[2] - box[0]), float(box[3] - box[1])
+        scale = self.output.scale
+        return width * height < _SMALL_OBJECT * scale or height < _LOW_OBJECT * scale
+
     def _label_anchors(self, box: Sequence[float]) -> list[tuple[float, ...]]:
         """Where the label of a box may stand, the best place first."""
         x0, y0, x1, y1 = (float(value) for value in box)
         inside = [(x0, y0), (x1, y0, 1.0), (x0, y1, 0.0, 1.0), (x1, y1, 1.0, 1.0)]
         outside = [(x0, y0, 0.0, 1.0), (x0, y1), (x1, y0), (x0, y0, 1.0)]
-        area, limit = (x1 - x0) * (y1 - y0), self.output.scale
-        if area >= _SMALL_OBJECT * limit and y1 - y0 >= _LOW_OBJECT * limit:
+        if not self._is_small(box):
             return inside + outside
-        # A label would hide a small object: it stands below, or, at the picture's end, beside it.
+        # Below a small object, or, at the end of the picture, beside it.
         beside = [(x1, y0), (x0, y1)] if y1 >= self.output.height - 5 else [(x0, y1), (x1, y0)]
         return beside + outside + inside
 

@@ -31,11 +31,15 @@ _OFF_WHITE = (1.0, 1.0, 240.0 / 255)
 def __getattr__(name: str) -> Any:
     # Code written for upstream imports it from here. The data package is large, and drawing does
     # without it.
-    if name == "MetadataCatalog":
+    message = f"module {__name__!r} has no attribute {name!r}"
+    if name != "MetadataCatalog":
+        raise AttributeError(message)
+    try:
         from detectron2.data.catalog import MetadataCatalog
-
-        return MetadataCatalog
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ImportError as error:
+        # `hasattr` and `from ... import` expect no other error of a module.
+        raise AttributeError(message) from error
+    return MetadataCatalog
 
 
 class ColorMode(enum.Enum):
@@ -431,16 +435,19 @@ class Visualizer(Primitives):
     def _draw_label(
         self, text: str, box: np.ndarray | None, mask: GenericMask | None, color: Color
     ) -> None:
-        """Write a label at a box, or else in the middle of a mask, if it has a pixel."""
+        """Write a label at a box, or else in the middle of a mask or beside a small one, if it has
+        a pixel."""
         if box is not None:
-            anchors, top, bottom = self._label_anchors(box), box[1], box[3]
+            anchors = self._label_anchors(box)
         else:
-            position = None if mask is None else _median(mask)
-            if position is None:
+            runs = MaskRuns.of_mask(mask.mask != 0) if mask is not None else ()
+            if len(runs) == 0:
                 return
-            x, y, top, bottom = position
-            anchors = [(x, y, 0.5, 0.5)]
-        size = self._font_size_beside(float(bottom - top))
+            box = np.array(runs.box(), np.float64)
+            anchors = [(*runs.median(), 0.5, 0.5)]
+            if self._is_small(box):
+                anchors = self._label_anchors(box)
+        size = self._font_size_beside(float(box[3] - box[1]))
         self._add_text(text, anchors, size, self._change_color_brightness(color, 0.7))
 
     def _connect(
@@ -562,14 +569,6 @@ def _union(masks: Sequence[GenericMask], shape: tuple[int, ...]) -> np.ndarray:
     for mask in masks:
         np.bitwise_or(union, mask.mask, out=union)
     return union
-
-
-def _median(mask: GenericMask) -> tuple[float, float, int, int] | None:
-    """x and y of the median pixel, and the first row with a pixel and one more than the last."""
-    runs = MaskRuns.of_mask(mask.mask != 0)
-    if len(runs) == 0:
-        return None
-    return (*runs.median(), int(runs.rows[0]), int(runs.rows[-1]) + 1)
 
 
 def _middle(
