@@ -117,11 +117,12 @@ def test_torchruns_numbers_win_over_others(monkeypatch):
         ("kill", mp.ProcessExitedException, "rank 1 ended by signal SIGKILL"),
     ],
 )
-def test_a_process_that_ends_badly_ends_all(how, error, message):
+def test_a_process_that_ends_badly_ends_all(how, error, message, tmp_path):
     start = time.monotonic()
     with pytest.raises(error, match=message) as caught:
-        launch(launched("fail_or_wait"), 2, args=(how,))
+        launch(launched("fail_or_wait"), 2, args=(how, tmp_path))
     assert caught.value.error_index == 1
+    assert (tmp_path / "written").exists()
     assert time.monotonic() - start < 40
     if how == "raise":
         assert "ValueError: no annotation of image 17" in str(caught.value)
@@ -142,6 +143,8 @@ def test_an_interrupted_process_does_not_end_as_if_it_were_done():
 
 def test_an_interrupt_here_ends_the_processes(monkeypatch, tmp_path):
     monkeypatch.setattr(_Workers, "wait", interrupt)
+    # The package has the function under the module's name.
+    monkeypatch.setattr(sys.modules["detectron2.engine.launch"], "_SECONDS_TO_END", 0.1)
     with pytest.raises(KeyboardInterrupt):
         launch(launched("write_pid_and_wait"), 2, args=(tmp_path,))
     assert not mp.active_children()

@@ -28,8 +28,8 @@ __all__ = ["DEFAULT_TIMEOUT", "launch"]
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """How long processes wait for each other, at the start and in each exchange."""
 
-# A process that was asked to end may be writing to a slow disk; one that hangs would hang for ever.
-_SECONDS_TO_END = 10.0
+# When one process has failed, the others may have metrics to write; one that hangs, hangs for ever.
+_SECONDS_TO_END = 5.0
 
 
 def launch(
@@ -201,8 +201,8 @@ def _url_from_environment() -> str:
 def _check_file(path: str, num_machines: int) -> None:
     if num_machines > 1:
         logging.getLogger(__name__).warning(
-            "dist_url is a file, %s: all %d machines must see it, and its file system must have "
-            "working locks. 'tcp://host:port' needs neither.",
+            "dist_url is a file, %s: all %d machines must see it, on a file system whose locks "
+            "work. 'tcp://host:port' needs neither.",
             path,
             num_machines,
         )
@@ -336,15 +336,16 @@ class _Workers:
             running = [w for w in running if w not in ended]
 
     def stop(self) -> None:
-        """End those that still run."""
+        """End those that still run, if they do not end by themselves, as one does that loses its
+        connection to another or is interrupted from the terminal."""
+        for end in ("terminate", "kill"):
+            deadline = time.monotonic() + _SECONDS_TO_END
+            for worker in self._workers:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+            for worker in self._workers:
+                getattr(worker.process, end)()
         for worker in self._workers:
-            worker.process.terminate()
-        end = time.monotonic() + _SECONDS_TO_END
-        for worker in self._workers:
-            worker.process.join(max(0.0, end - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.process.join()
 
     def _raise_failed(self, worker: _Worker, text: str) -> NoReturn:
         # Let it write what it has buffered.
@@ -376,5 +377,6 @@ def _report_failure(
     except Exception:
         text, now = traceback.format_exc(), time.time()
         sys.stdout.flush()
-        failures.send((now, text))
+        # It fits into the pipe, so that nobody waits for the rest of one that is killed now.
+        failures.send((now, text[-12_000:]))
         sys.exit(1)
