@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from detectron2.engine.launch import (
     _find_free_port,
     _meeting_point,
     _report_failure,
+    _Worker,
     _Workers,
     launch,
 )
@@ -128,6 +130,31 @@ def test_a_process_that_ends_badly_ends_all(how, error, message, tmp_path):
         assert "ValueError: no annotation of image 17" in str(caught.value)
     if how == "kill":
         assert caught.value.signal_name == "SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        # Exit codes, and what was reported when.
+        ([(1, (2.0, "lost 1")), (1, (1.0, "cause"))], "rank 5 failed:\n\ncause"),
+        ([(1, (2.0, "lost 1")), (-9, None)], "rank 5 ended by signal SIGKILL"),
+        ([(1, (2.0, "lost 1")), (None, None)], "rank 4 failed:\n\nlost 1"),
+        ([(0, None), (-63, None)], "rank 5 ended by signal 63"),
+    ],
+)
+def test_the_cause_is_told_from_what_follows_from_it(monkeypatch, ends, message):
+    monkeypatch.setattr(sys.modules["detectron2.engine.launch"], "_SECONDS_TO_HEAR_OF_ALL", 0.0)
+    workers = _Workers(first_rank=4)
+    for exitcode, report in ends:
+        process = Mock(exitcode=exitcode, is_alive=lambda code=exitcode: code is None, pid=1)
+        reader, writer = mp.Pipe(duplex=False)
+        process.sentinel = reader
+        if report:
+            writer.send(report)
+        workers._workers.append(_Worker(process, reader, writer))
+    with pytest.raises((mp.ProcessRaisedException, mp.ProcessExitedException)) as caught:
+        workers.wait()
+    assert str(caught.value) == message
 
 
 def interrupt(*_):

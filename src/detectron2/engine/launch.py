@@ -30,6 +30,9 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 # When one process has failed, the others may have metrics to write; one that hangs, hangs for ever.
 _SECONDS_TO_END = 5.0
+# The kernel closes the connections of a process that is killed before it tells its parent, so that
+# another, which fails of that, can be the first to be heard of.
+_SECONDS_TO_HEAR_OF_ALL = 1.0
 
 
 def launch(
@@ -322,18 +325,23 @@ class _Workers:
             # look from time to time.
             ends = [end for w in running for end in (w.process.sentinel, w.failures)]
             multiprocessing.connection.wait(ends, timeout=1.0)
-            # In this order: one that has ended has reported before that.
             ended = [w for w in running if not w.process.is_alive()]
-            reports = [(w, *w.failures.recv()) for w in running if w.failures.poll()]
-            for worker in ended:
-                if worker.process.exitcode and all(worker is not w for w, _, _ in reports):
-                    # It could not tell why, and the others' failures follow from its end.
-                    self._raise_exited(worker)
-            if reports:
-                # One that lost its connection to another fails after it.
-                worker, _, text = min(reports, key=lambda report: report[1])
-                self._raise_failed(worker, text)
+            if any(w.process.exitcode for w in ended) or any(w.failures.poll() for w in running):
+                self._raise_first_failure()
             running = [w for w in running if w not in ended]
+
+    def _raise_first_failure(self) -> NoReturn:
+        time.sleep(_SECONDS_TO_HEAR_OF_ALL)
+        # In this order: one that has ended has reported before that.
+        failed = [w for w in self._workers if not w.process.is_alive() and w.process.exitcode]
+        reports = [(w, *w.failures.recv()) for w in self._workers if w.failures.poll()]
+        for worker in failed:
+            if all(worker is not reporter for reporter, _, _ in reports):
+                # It could not tell why, and the others' failures follow from its end.
+                self._raise_exited(worker)
+        # One that lost its connection to another fails after it.
+        worker, _, text = min(reports, key=lambda report: report[1])
+        self._raise_failed(worker, text)
 
     def stop(self) -> None:
         """End those that still run, if they do not end by themselves, as one does that loses its
