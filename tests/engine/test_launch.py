@@ -29,10 +29,11 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
-def cpu_only(monkeypatch):
-    """Two processes anywhere; and they can import what they run."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+def environment(monkeypatch, request):
+    """Processes that can import what they run, and that see GPUs in tests of GPUs only."""
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.syspath_prepend(FOLDER)
     for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -54,6 +55,7 @@ def expected_facts(world_size, local_size):
             "world": [world_size, rank],
             "local": [local_size, rank % local_size],
             "backend": "gloo",
+            "device": "cpu",
             "sum": world_size * (world_size + 1) // 2,
             "argument": [1.0, 1.0],
         }
@@ -72,6 +74,18 @@ def test_one_process_is_this_one():
 def test_two_processes(tmp_path):
     launch(launched("report"), 2, dist_url="auto", args=(tmp_path, torch.ones(2)))
     assert facts_in(tmp_path) == expected_facts(2, 2)
+
+
+@pytest.mark.gpu
+def test_two_gpus(tmp_path):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    launch(launched("report"), 2, args=(tmp_path, torch.ones(2)))
+    on_gpus = [
+        {**facts, "backend": "nccl", "device": rank}
+        for rank, facts in enumerate(expected_facts(2, 2))
+    ]
+    assert facts_in(tmp_path) == on_gpus
 
 
 def test_two_machines(tmp_path):
@@ -148,7 +162,7 @@ def test_the_cause_is_told_from_what_follows_from_it(monkeypatch, ends, message)
     for exitcode, report in ends:
         process = Mock(exitcode=exitcode, is_alive=lambda code=exitcode: code is None, pid=1)
         reader, writer = mp.Pipe(duplex=False)
-        process.sentinel = reader
+        process.sentinel = writer
         if report:
             writer.send(report)
         workers._workers.append(_Worker(process, reader, writer))
