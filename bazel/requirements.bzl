@@ -7,7 +7,8 @@ REQUIREMENTS = {
     "iopath": "",
     "numpy": "",
     "omegaconf": "",
-    "pillow": "",
+    # Its own scalable font, for labels.
+    "pillow": ">=10.1",
     "pycocotools": "",
     # The stable ABI that the extensions are built against, and its torchvision.
     "torch": ">=2.10",
