@@ -1,0 +1,69 @@
+"""Every key that a config can have, with its default; :func:`~detectron2.config.get_cfg` copies it.
+
+A default's type is the key's type: see :class:`~detectron2.config.CfgNode`. The sections stand in
+the ``_default_*`` modules beside this one.
+"""
+
+from detectron2.config import _default_backbone as _backbone
+from detectron2.config import _default_data as _data
+from detectron2.config import _default_heads as _heads
+from detectron2.config import _default_training as _training
+from detectron2.config.config import CfgNode as CN  # noqa: N817 (the name that projects import)
+
+_MODEL = {
+    # A name of META_ARCH_REGISTRY.
+    "META_ARCHITECTURE": "GeneralizedRCNN",
+    "DEVICE": "cuda",
+    # Path or URL of the checkpoint to start from; "": none.
+    "WEIGHTS": "",
+    "MASK_ON": False,
+    "KEYPOINT_ON": False,
+    # Read proposals from DATASETS.PROPOSAL_FILES_*.
+    "LOAD_PROPOSALS": False,
+    # Of each channel in the order of INPUT.FORMAT. The deviations are 1 because the backbones of
+    # Caffe take theirs into the first layer's weights.
+    "PIXEL_MEAN": [103.530, 116.280, 123.675],
+    "PIXEL_STD": [1.0, 1.0, 1.0],
+    "BACKBONE": _backbone.BACKBONE,
+    "RESNETS": _backbone.RESNETS,
+    "FPN": _backbone.FPN,
+    "ANCHOR_GENERATOR": _backbone.ANCHOR_GENERATOR,
+    "PROPOSAL_GENERATOR": _heads.PROPOSAL_GENERATOR,
+    "RPN": _heads.RPN,
+    "ROI_HEADS": _heads.ROI_HEADS,
+    "ROI_BOX_HEAD": _heads.ROI_BOX_HEAD,
+    "ROI_BOX_CASCADE_HEAD": _heads.ROI_BOX_CASCADE_HEAD,
+    "ROI_MASK_HEAD": _heads.ROI_MASK_HEAD,
+    "ROI_KEYPOINT_HEAD": _heads.ROI_KEYPOINT_HEAD,
+    "SEM_SEG_HEAD": _heads.SEM_SEG_HEAD,
+    "PANOPTIC_FPN": _heads.PANOPTIC_FPN,
+    "RETINANET": _heads.RETINANET,
+}
+
+_C = CN(
+    {
+        # Version of the keys' names, see compat.py.
+        "VERSION": 2,
+        "MODEL": _MODEL,
+        "INPUT": _data.INPUT,
+        "DATASETS": _data.DATASETS,
+        "DATALOADER": _data.DATALOADER,
+        "SOLVER": _training.SOLVER,
+        "TEST": _training.TEST,
+        # Where checkpoints, metrics and logs go.
+        "OUTPUT_DIR": "./output",
+        # Of every random number generator; negative: another one each time.
+        "SEED": -1,
+        # Let cuDNN time its algorithms: pays where shapes repeat.
+        "CUDNN_BENCHMARK": False,
+        # See torch.set_float32_matmul_precision; "": leave it.
+        "FLOAT32_PRECISION": "",
+        # Iterations from one picture of the training data to the next; 0: none.
+        "VIS_PERIOD": 0,
+        # For experiments that have no key of their own.
+        "GLOBAL": {"HACK": 1.0},
+    }
+)
+
+# The dtype of mixed precision, "float16" (with a loss scaler) or "bfloat16" (without).
+_C.register_optional_key("SOLVER.AMP.DTYPE", "float16")
