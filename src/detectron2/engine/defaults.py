@@ -218,7 +218,8 @@ class DefaultTrainer(TrainerBase):
             resume: go on with model, optimizer, iteration and hooks if there is a checkpoint.
                 Otherwise, and without one, only the model is loaded, and training starts anew.
         """
-        resume = resume and self.checkpointer.has_checkpoint()
+        # A folder that not all machines share is rank 0's.
+        resume = resume and comm.all_gather(self.checkpointer.has_checkpoint())[0]
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume:
             # The checkpoint was made at the end of that iteration.
