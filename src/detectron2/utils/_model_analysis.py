@@ -1,0 +1,87 @@
+"""fvcore's analyses of traced models, for models that take and return more than tensors."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import fvcore.nn
+import torch
+from torch import nn
+
+# Their cost is small beside that of convolutions and products: no need to warn of them.
+# fmt: off
+_CHEAP_OPERATORS = (
+    "abs", "add", "add_", "all", "any", "argmax", "argsort", "bitwise_and", "bitwise_not", "clamp",
+    "clamp_", "clone", "constant_pad_nd", "copy_", "cumsum", "div", "div_", "eq", "exp",
+    "expand_as", "fill_", "floor", "floor_divide", "gather", "ge", "gelu", "gt", "index_put_",
+    "isfinite", "le", "log", "log2", "logical_and", "lt", "max", "max_pool2d", "maximum", "mean",
+    "meshgrid", "min", "minimum", "mul", "mul_", "ne", "neg", "nonzero_numpy", "pad", "pow", "prod",
+    "reciprocal", "relu", "relu_", "repeat", "repeat_interleave", "round", "rsub", "scatter_",
+    "sigmoid", "sigmoid_", "softmax", "sort", "sqrt", "sub", "sub_", "sum", "topk", "where",
+    "zeros_like",
+)
+# fmt: on
+_IGNORED_OPERATORS = [
+    *(f"aten::{name}" for name in _CHEAP_OPERATORS),
+    "torchvision::nms",
+    "torchvision::roi_align",
+]
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in a nested structure of containers, ``Instances`` and ``Boxes``."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif hasattr(value, "get_fields"):
+        yield from _tensors(value.get_fields())
+    elif isinstance(getattr(value, "tensor", None), torch.Tensor):
+        yield value.tensor
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for item in value:
+            yield from _tensors(item)
+
+
+class _StructuredAnalysis:
+    """Has an analysis trace the model itself, whatever its inputs and outputs are.
+
+    A wrapper module would do for the tracer, but the names of all modules would begin with its.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        super().__init__(model, ())
+        self._arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        self.set_op_handle(**dict.fromkeys(_IGNORED_OPERATORS))
+
+    def _analyze(self) -> Any:
+        model = self._model
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        forward = model.forward
+
+        def forward_arguments() -> tuple[torch.Tensor, ...]:
+            return tuple(_tensors(forward(*self._arguments)))
+
+        model.forward = forward_arguments
+        try:
+            return super()._analyze()
+        finally:
+            del model.forward
+
+
+class FlopCountAnalysis(_StructuredAnalysis, fvcore.nn.FlopCountAnalysis):
+    """fvcore's ``FlopCountAnalysis``, for any inputs that the model takes.
+
+    The names of modules are those of ``model.named_modules()``, as in ``parameter_count``. Most
+    element-wise operators count nothing; normalisation and interpolation do.
+
+    Args:
+        model: the module to run, in the mode that it is in.
+        inputs: its argument, or a tuple of arguments: for the models of this library a list of
+            dicts with ``"image"``.
+    """
+
+
+class ActivationCountAnalysis(_StructuredAnalysis, fvcore.nn.ActivationCountAnalysis):
+    """fvcore's ``ActivationCountAnalysis``, for any inputs that the model takes."""

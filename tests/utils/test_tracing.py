@@ -1,0 +1,52 @@
+"""Assertions in modules that torch.fx traces."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from detectron2.utils.tracing import (
+    assert_fx_safe,
+    is_fx_tracing,
+    is_fx_tracing_legacy,
+    tracing_current_exists,
+)
+
+
+class Checking(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert_fx_safe(x.shape[0] == 2, "expected two")
+        return x + 1
+
+
+def test_outside_of_a_trace() -> None:
+    assert tracing_current_exists
+    assert not is_fx_tracing()
+    assert not is_fx_tracing_legacy()
+    assert Checking()(torch.zeros(2)).tolist() == [1, 1]
+    with pytest.raises(AssertionError, match="expected two"):
+        Checking()(torch.zeros(3))
+    with pytest.raises(AssertionError, match="no"):
+        assert_fx_safe(torch.tensor(False), "no")
+
+
+def test_traced_module_checks() -> None:
+    traced = torch.fx.symbolic_trace(Checking())
+    assert traced(torch.zeros(2)).tolist() == [1, 1]
+    with pytest.raises(AssertionError, match="expected two"):
+        traced(torch.zeros(3))
+
+
+def test_inside_of_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    seen = []
+
+    class Looking(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append((is_fx_tracing(), is_fx_tracing_legacy()))
+            return x
+
+    with caplog.at_level(logging.WARNING):
+        torch.fx.symbolic_trace(Looking())
+    assert seen == [(True, True)]
+    assert not caplog.records
