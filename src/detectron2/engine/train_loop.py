@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import math
 import time
@@ -219,9 +218,9 @@ class SimpleTrainer(TrainerBase):
             zero_grad_before_forward: clear the gradients before the forward pass, which takes
                 less memory, instead of between the two passes, which overlaps with the forward
                 pass on the device.
-            async_write_metrics: fetch the losses in a thread and write them an iteration later,
-                so that the device has the next iteration to work on meanwhile. A loss that is not
-                finite is noticed an iteration later, too.
+            async_write_metrics: write losses an iteration later, when they have long been
+                computed, so that the loop never waits for the device. A loss that is not finite
+                is noticed an iteration later, too.
         """
         super().__init__()
         model.train()
@@ -232,11 +231,8 @@ class SimpleTrainer(TrainerBase):
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
         self.async_write_metrics = async_write_metrics
-        self.concurrent_executor = (
-            concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
-            if async_write_metrics
-            else None
-        )
+        # Code written for upstream may look for it; losses are fetched without a thread here.
+        self.concurrent_executor = None
         self._pending_metrics: tuple[Any, ...] | None = None
         self._batch: Any = None
         self._batches_seen = 0
@@ -310,22 +306,18 @@ class SimpleTrainer(TrainerBase):
         self._finish_metrics()
         if (cur_iter + 1) % self.gather_metric_period:
             return
-        if self.concurrent_executor is None:
-            self._write_checked(loss_dict, data_time, cur_iter, prefix, self._batch)
+        if self.async_write_metrics:
+            fetched = _FetchedLosses(loss_dict)
+            self._pending_metrics = (fetched, data_time, cur_iter, prefix, self._batch)
         else:
-            losses = self.concurrent_executor.submit(_to_cpu, loss_dict)
-            self._pending_metrics = (losses, data_time, cur_iter, prefix, self._batch)
+            self._write_checked(loss_dict, data_time, cur_iter, prefix, self._batch)
 
     def _finish_metrics(self) -> None:
-        """Write what the thread has fetched since an iteration ago.
-
-        It is written here, not in the thread: there it would mix with what the loop exchanges
-        between processes, and take over name scopes in which the model happens to be.
-        """
+        """Write what has been fetched since an iteration ago."""
         if self._pending_metrics is not None:
-            losses, *others = self._pending_metrics
+            fetched, *others = self._pending_metrics
             self._pending_metrics = None
-            self._write_checked(losses.result(), *others)
+            self._write_checked(fetched.result(), *others)
 
     def _write_checked(
         self,
@@ -496,21 +488,37 @@ class AMPTrainer(SimpleTrainer):
             self.grad_scaler.load_state_dict(state)
 
 
-def _to_cpu(loss_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name: torch.tensor(value, dtype=torch.float64)
-        for name, value in _to_floats(loss_dict).items()
-    }
+def _stack(loss_dict: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The values of scalars as one tensor, so that one transfer brings them from their device."""
+    values = [value.detach().reshape(()) for value in loss_dict.values()]
+    if len({value.device for value in values}) > 1:
+        values = [value.cpu() for value in values]
+    return torch.stack(values) if values else torch.empty(0)
 
 
 def _to_floats(loss_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Scalars as numbers, through one transfer from their device."""
-    values = [value.detach().reshape(()) for value in loss_dict.values()]
-    if not values:
-        return {}
-    if len({value.device for value in values}) > 1:
-        values = [value.cpu() for value in values]
-    return dict(zip(loss_dict, torch.stack(values).tolist(), strict=True))
+    return dict(zip(loss_dict, _stack(loss_dict).tolist(), strict=True))
+
+
+class _FetchedLosses:
+    """Losses on their way to the CPU, which goes on meanwhile."""
+
+    def __init__(self, loss_dict: Mapping[str, torch.Tensor]) -> None:
+        self._names = list(loss_dict)
+        self._values = _stack(loss_dict)
+        self._arrival: torch.cuda.Event | None = None
+        if self._values.is_cuda:
+            # A copy to memory that is not pinned would wait for the device.
+            pinned = torch.empty_like(self._values, device="cpu", pin_memory=True)
+            self._values = pinned.copy_(self._values, non_blocking=True)
+            self._arrival = torch.cuda.Event()
+            self._arrival.record()
+
+    def result(self) -> dict[str, torch.Tensor]:
+        """They, on the CPU, once they are there."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return dict(zip(self._names, self._values.unbind(), strict=True))
 
 
 def _has_state(data_loader: Any) -> bool:
