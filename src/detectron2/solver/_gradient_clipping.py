@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer
 
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
+from detectron2.config import CfgNode
 
 _Parameters = torch.Tensor | Iterable[torch.Tensor]
 
@@ -20,7 +19,7 @@ class GradientClipType(Enum):
     NORM = "norm"
 
 
-def create_gradient_clipper(cfg: "CfgNode") -> Callable[[_Parameters], None]:
+def create_gradient_clipper(cfg: CfgNode) -> Callable[[_Parameters], None]:
     """A function that clips the gradients of parameters in place, each parameter by itself.
 
     It takes one parameter or many, and skips those without a gradient.
@@ -61,7 +60,7 @@ def _gradients(parameters: _Parameters) -> list[torch.Tensor]:
 
 
 def maybe_add_gradient_clipping(
-    cfg: "CfgNode", optimizer: type[Optimizer] | Optimizer
+    cfg: CfgNode, optimizer: type[Optimizer] | Optimizer
 ) -> type[Optimizer] | Optimizer:
     """Make an optimizer clip gradients, if ``cfg.SOLVER.CLIP_GRADIENTS.ENABLED``.
 

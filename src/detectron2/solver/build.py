@@ -1,7 +1,6 @@
 """The optimizer and the learning rate schedule that a configuration describes."""
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from fvcore.common.param_scheduler import (
@@ -14,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 
+from detectron2.config import CfgNode
 from detectron2.solver._gradient_clipping import (
     GradientClipType,
     _generate_optimizer_class_with_gradient_clipping,
@@ -28,12 +28,10 @@ from detectron2.solver._param_groups import (
 from detectron2.solver.lr_scheduler import LRMultiplier, WarmupParamScheduler
 from detectron2.utils.env import TORCH_VERSION
 
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
-
 # Some are here only because code written for upstream imports them from here.
 __all__ = [
     "TORCH_VERSION",
+    "CfgNode",
     "GradientClipType",
     "_expand_param_groups",
     "_generate_optimizer_class_with_gradient_clipping",
@@ -46,7 +44,7 @@ __all__ = [
 ]
 
 
-def build_optimizer(cfg: "CfgNode", model: nn.Module) -> Optimizer:
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     """SGD over a model's trainable parameters, as ``cfg.SOLVER`` describes it.
 
     BASE_LR, MOMENTUM, NESTEROV and WEIGHT_DECAY are its options; WEIGHT_DECAY_NORM,
@@ -73,7 +71,7 @@ def build_optimizer(cfg: "CfgNode", model: nn.Module) -> Optimizer:
     )
 
 
-def build_lr_scheduler(cfg: "CfgNode", optimizer: Optimizer) -> LRScheduler:
+def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
     """The learning rate schedule that ``cfg.SOLVER`` describes, over MAX_ITER iterations.
 
     LR_SCHEDULER_NAME is one of
@@ -103,7 +101,7 @@ def build_lr_scheduler(cfg: "CfgNode", optimizer: Optimizer) -> LRScheduler:
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
 
 
-def _schedule_without_warmup(solver: "CfgNode") -> ParamScheduler:
+def _schedule_without_warmup(solver: CfgNode) -> ParamScheduler:
     name = solver.LR_SCHEDULER_NAME
     if name == "WarmupMultiStepLR":
         return _multi_step(list(solver.STEPS), solver.GAMMA, solver.MAX_ITER)
