@@ -261,6 +261,21 @@ def test_weights_are_loaded(cfg, trainer_class, tmp_path):
     assert torch.equal(trainer.model.fc.weight, model.fc.weight)
 
 
+def test_the_configured_schedule_wins_over_the_checkpoint(cfg, trainer_class, log):
+    cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    cfg.SOLVER.MAX_ITER = 2
+    trainer_class(cfg).train()
+    cfg.SOLVER.MAX_ITER = 6
+    cfg.SOLVER.BASE_LR = 0.5
+    trainer = trainer_class(cfg)
+    trainer.resume_or_load()
+    assert trainer.start_iter == 2
+    trainer.train()
+    rates = [value for value, _ in trainer.storage.history("lr").values()]
+    assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05])
+    assert "0.001" in log.text
+
+
 def test_hooks_hear_of_the_backward_pass(cfg, trainer_class):
     seen = []
 

@@ -60,7 +60,7 @@ def test_timer_tells_its_summary(log):
     trainer = Idle()
     trainer.register_hooks([hooks.IterationTimer()])
     trainer.train(0, 10)
-    assert "7 iterations" in log.text
+    assert "8 iterations" in log.text
     assert "Total training time" in log.text
 
 

@@ -192,15 +192,9 @@ class DefaultTrainer(TrainerBase):
 
         _show_log()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
-        model = create_ddp_model(model, broadcast_buffers=False)
-        if cfg.SOLVER.AMP.ENABLED:
-            self._trainer = AMPTrainer(model, data_loader, optimizer, precision=_amp_dtype(cfg))
-        else:
-            self._trainer = SimpleTrainer(model, data_loader, optimizer)
+        self._trainer = self._build_trainer(cfg)
         self._trainer.register_hooks([_CallAfterBackward(self)])
+        model, optimizer = self._trainer.model, self._trainer.optimizer
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
@@ -210,6 +204,15 @@ class DefaultTrainer(TrainerBase):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    def _build_trainer(self, cfg: CfgNode) -> SimpleTrainer:
+        inner_model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, inner_model)
+        batches = self.build_train_loader(cfg)
+        model = create_ddp_model(inner_model, broadcast_buffers=False)
+        if cfg.SOLVER.AMP.ENABLED:
+            return AMPTrainer(model, batches, optimizer, precision=_amp_dtype(cfg))
+        return SimpleTrainer(model, batches, optimizer)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint in ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS``.
@@ -383,32 +386,32 @@ class DefaultTrainer(TrainerBase):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer; by :func:`detectron2.solver.build_optimizer`."""
-        from detectron2.solver import build_optimizer
+        from detectron2 import solver
 
-        return build_optimizer(cfg, model)
+        return solver.build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The learning rate scheduler; by :func:`detectron2.solver.build_lr_scheduler`."""
-        from detectron2.solver import build_lr_scheduler
+        from detectron2 import solver
 
-        return build_lr_scheduler(cfg, optimizer)
+        return solver.build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
         """The batches; by :func:`detectron2.data.build_detection_train_loader`."""
-        from detectron2.data import build_detection_train_loader
+        from detectron2 import data
 
-        return build_detection_train_loader(cfg)
+        return data.build_detection_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
         """A data set for evaluation; by :func:`detectron2.data.build_detection_test_loader`."""
-        from detectron2.data import build_detection_test_loader
+        from detectron2 import data
 
-        return build_detection_test_loader(cfg, dataset_name)
+        return data.build_detection_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
-from fvcore.common.timer import Timer
 from torch import nn
 
 from detectron2.engine._evaluation import EarlyStopping, EvalHook
@@ -102,57 +101,49 @@ class CallbackHook(HookBase):
 class IterationTimer(HookBase):
     """Store the seconds of each iteration as ``time``, and log a summary at the end.
 
-    The summary tells the time that the hooks took, too; register this hook first, so that theirs
-    lies between its own calls.
+    The summary tells the time that was spent in hooks, too. Register this hook first: what lies
+    between its own two calls is the iteration, and the rest is the hooks'.
     """
 
     def __init__(self, warmup_iter: int = 3) -> None:
         """
         Args:
-            warmup_iter: iterations of a run that do not count, as the first ones are slower.
+            warmup_iter: the first iteration of a run that counts, from 1; earlier ones are slower.
         """
         self._warmup_iter = warmup_iter
-        self._step_timer = Timer()
-        self._start_time = time.perf_counter()
-        self._total_timer = Timer()
+        self._began = self._step_began = time.perf_counter()
+        self._in_steps = self._in_counted_steps = 0.0
+        self._counted = 0
 
     def before_train(self) -> None:
-        self._start_time = time.perf_counter()
-        self._total_timer.reset()
-        self._total_timer.pause()
+        self._began = time.perf_counter()
+
+    def before_step(self) -> None:
+        self._step_began = time.perf_counter()
+
+    def after_step(self) -> None:
+        seconds = time.perf_counter() - self._step_began
+        self._in_steps += seconds
+        if self.trainer.iter - self.trainer.start_iter + 1 >= self._warmup_iter:
+            self._counted += 1
+            self._in_counted_steps += seconds
+            self.trainer.storage.put_scalar("time", seconds)
 
     def after_train(self) -> None:
-        total = time.perf_counter() - self._start_time
-        in_steps = self._total_timer.seconds()
-        # The last iteration counts only if it came to its end.
-        counted = self.trainer.iter - self.trainer.start_iter - self._warmup_iter
+        total = time.perf_counter() - self._began
         logger = logging.getLogger(__name__)
-        if counted > 0 and in_steps > 0:
+        if self._counted:
             logger.info(
                 "Overall training speed: %d iterations in %s (%.4f s / it)",
-                counted,
-                _format_seconds(in_steps),
-                in_steps / counted,
+                self._counted,
+                _format_seconds(self._in_counted_steps),
+                self._in_counted_steps / self._counted,
             )
         logger.info(
             "Total training time: %s (%s on hooks)",
             _format_seconds(total),
-            _format_seconds(max(0.0, total - in_steps)),
+            _format_seconds(total - self._in_steps),
         )
-
-    def before_step(self) -> None:
-        self._step_timer.reset()
-        self._total_timer.resume()
-
-    def after_step(self) -> None:
-        # The iteration that is ending is counted.
-        iterations = self.trainer.iter - self.trainer.start_iter + 1
-        if iterations >= self._warmup_iter:
-            self.trainer.storage.put_scalars(time=self._step_timer.seconds())
-        else:
-            self._start_time = time.perf_counter()
-            self._total_timer.reset()
-        self._total_timer.pause()
 
 
 def _format_seconds(seconds: float) -> str:
@@ -324,23 +315,30 @@ class LRScheduler(HookBase):
                 optimizer's learning rates over the whole training. None means the trainer's
                 ``scheduler``.
         """
+        self._own_scheduler = scheduler
         self._optimizer = optimizer
-        self._scheduler = scheduler
+        self._shown_group = 0
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler given, or the trainer's."""
+        own = self._own_scheduler
+        return self.trainer.scheduler if own is None else own
 
     def before_train(self) -> None:
         from fvcore.common.param_scheduler import ParamScheduler
 
-        self._optimizer = self._optimizer or self.trainer.optimizer
-        if isinstance(self.scheduler, ParamScheduler):
+        if self._optimizer is None:
+            self._optimizer = self.trainer.optimizer
+        self._shown_group = self.get_best_param_group_id(self._optimizer)
+        schedule = self.scheduler
+        if isinstance(schedule, ParamScheduler):
             from detectron2.solver import LRMultiplier
 
-            self._scheduler = LRMultiplier(
-                self._optimizer,
-                self.scheduler,
-                self.trainer.max_iter,
-                last_iter=self.trainer.iter - 1,
+            done = self.trainer.iter
+            self._own_scheduler = LRMultiplier(
+                self._optimizer, schedule, self.trainer.max_iter, last_iter=done - 1
             )
-        self._best_param_group_id = self.get_best_param_group_id(self._optimizer)
 
     @staticmethod
     def get_best_param_group_id(optimizer: torch.optim.Optimizer) -> int:
@@ -357,24 +355,20 @@ class LRScheduler(HookBase):
         return rates.index(Counter(rates).most_common(1)[0][0])
 
     def after_step(self) -> None:
-        lr = self._optimizer.param_groups[self._best_param_group_id]["lr"]
+        lr = self._optimizer.param_groups[self._shown_group]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
         self.scheduler.step()
 
-    @property
-    def scheduler(self) -> Any:
-        """The scheduler given, or the trainer's."""
-        return self._scheduler or self.trainer.scheduler
+    def _has_state(self) -> bool:
+        # A schedule of fvcore is a function of the iteration.
+        return isinstance(self.scheduler, torch.optim.lr_scheduler.LRScheduler)
 
     def state_dict(self) -> dict[str, Any]:
-        if isinstance(self.scheduler, torch.optim.lr_scheduler.LRScheduler):
-            return self.scheduler.state_dict()
-        return {}
+        return self.scheduler.state_dict() if self._has_state() else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the scheduler's state."""
-        if isinstance(self.scheduler, torch.optim.lr_scheduler.LRScheduler):
-            logging.getLogger(__name__).info("Loading scheduler from state_dict ...")
+        if self._has_state():
             self.scheduler.load_state_dict(state_dict)
 
 
