@@ -253,6 +253,16 @@ def test_optional_key_is_hidden_until_it_is_set(write):
         get_cfg().merge_from_other_cfg(CfgNode({"SOLVER": {"AMP": {"DTYPE": 16}}}))
 
 
+def test_samplers_keys_can_be_merged():
+    # In the reference they are unknown.
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        ["DATALOADER.RANDOM_SUBSET_RATIO", "0.5", "DATASETS.TRAIN_REPEAT_FACTOR", "[('a', 2.0)]"]
+    )
+    assert cfg.DATALOADER.RANDOM_SUBSET_RATIO == 0.5
+    assert cfg.DATASETS.TRAIN_REPEAT_FACTOR == [("a", 2.0)]
+
+
 def test_global_cfg_shares_the_sections():
     cfg = get_cfg()
     set_global_cfg(cfg)

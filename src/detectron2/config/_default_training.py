@@ -43,7 +43,7 @@ SOLVER = {
         "CLIP_VALUE": 1.0,
         "NORM_TYPE": 2.0,
     },
-    # Mixed precision. DTYPE is an optional key, registered in defaults.py.
+    # Mixed precision; defaults.py has the hidden key DTYPE.
     "AMP": {"ENABLED": False},
 }
 

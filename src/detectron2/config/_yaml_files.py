@@ -9,6 +9,16 @@ import yaml
 from fvcore.common.config import BASE_KEY
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, and tuples, which are as safe as lists."""
+
+
+_Loader.add_constructor(
+    "tag:yaml.org,2002:python/tuple",
+    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
+)
+
+
 def load_with_base(
     filename: str,
     open_file: Callable[[str], IO[Any]],
@@ -49,7 +59,7 @@ def load_yaml(stream: IO[Any] | str, name: str, allow_unsafe: bool) -> Any:
     """Parse YAML by the safe loader, or, where its tags need it, by the unsafe one."""
     text = stream if isinstance(stream, str) else stream.read()
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.constructor.ConstructorError:
         if not allow_unsafe:
             raise

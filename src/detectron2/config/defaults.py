@@ -65,5 +65,21 @@ _C = CN(
     }
 )
 
-# The dtype of mixed precision, "float16" (with a loss scaler) or "bfloat16" (without).
-_C.register_optional_key("SOLVER.AMP.DTYPE", "float16")
+# Keys that upstream does not have, or has no default for: hidden until they are set.
+for _name, _default in {
+    # Of mixed precision: "float16" (with a loss scaler) or "bfloat16" (without).
+    "SOLVER.AMP.DTYPE": "float16",
+    # Of the exponential moving average of the weights, which is then evaluated; 0: none.
+    "SOLVER.EMA_DECAY": 0.0,
+    # Metric, such as "bbox/AP", whose best checkpoint is kept, by "max" or "min"; "": none.
+    "TEST.BEST_METRIC": "",
+    "TEST.BEST_METRIC_MODE": "max",
+    # Evaluations without a better value of it after which training ends; 0: never.
+    "TEST.EARLY_STOPPING_PATIENCE": 0,
+    # Of "RandomSubsetTrainingSampler": which part of the images it takes.
+    "DATALOADER.RANDOM_SUBSET_RATIO": 1.0,
+    # Of "WeightedTrainingSampler" and "WeightedCategoryTrainingSampler": pairs of a dataset's name
+    # and how many times it is repeated.
+    "DATASETS.TRAIN_REPEAT_FACTOR": [],
+}.items():
+    _C.register_optional_key(_name, _default)
