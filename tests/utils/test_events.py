@@ -76,6 +76,17 @@ class TestStorage:
         assert smoothed["raw"] == (39, 39)
         assert storage.count_samples("sparse", 0) == 1
 
+    @pytest.mark.parametrize("length", [1, 2, 19, 20, 33])
+    def test_median(self, length: int) -> None:
+        values = np.random.default_rng(length).standard_normal(length)
+        storage = EventStorage()
+        for value in values:
+            storage.put_scalar("a", value)
+            storage.step()
+        assert storage.latest_with_smoothing_hint(20)["a"][0] == np.median(values[-20:])
+        storage.put_scalar("a", math.nan)
+        assert math.isnan(storage.latest_with_smoothing_hint(20)["a"][0])
+
     def test_smoothing_hint_stays(self) -> None:
         storage = EventStorage()
         storage.put_scalar("a", 1)
@@ -152,20 +163,30 @@ class TestJSONWriter:
             {"iteration": 39, "loss": 3},
         ]
 
-    def test_close_writes_the_last_window(self, tmp_path: Path) -> None:
+    def test_old_estimates_are_left_out(self, tmp_path: Path) -> None:
         path = tmp_path / "metrics.json"
         with EventStorage(3) as storage:
             writer = JSONWriter(str(path))
             storage.put_scalar("loss", 1)
+            writer.write()
+            storage.put_scalar("eta_seconds", 60, smoothing_hint=False)
+            writer.write()
+            storage.step()
+            storage.put_scalar("eta_seconds", 59, smoothing_hint=False)
+            writer.write()
             writer.close()
             writer.close()
-        assert read_lines(path) == [{"iteration": 3, "loss": 1}]
+        assert read_lines(path) == [
+            {"iteration": 3, "loss": 1},
+            {"iteration": 4, "eta_seconds": 59},
+        ]
 
     def test_nan_is_written_once(self, tmp_path: Path) -> None:
         path = tmp_path / "metrics.json"
         with EventStorage() as storage:
             writer = JSONWriter(str(path))
             storage.put_scalar("loss", math.nan)
+            writer.write()
             writer.write()
             writer.close()
         assert len(read_lines(path)) == 1
@@ -186,6 +207,7 @@ class TestJSONWriter:
         with EventStorage(2) as storage:
             writer = JSONWriter(str(path))
             storage.put_scalar("loss", 1)
+            writer.write()
             writer.close()
         assert path.read_text() == kept + '{"iteration": 2, "loss": 1.0}\n'
 
@@ -232,7 +254,8 @@ class TestTensorboardXWriter:
             assert not storage._histograms
             writer.write()
             storage.put_scalar("AP", 7)
-            writer.close()
+            writer.write()
+        writer.close()
         (made,) = summary_writers
         assert made.kwargs == {"log_dir": "folder", "max_queue": 3}
         assert made.of("add_scalar") == [("loss", 2, 8), ("AP", 7, 8)]
@@ -253,7 +276,7 @@ class TestTensorboardXWriter:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with EventStorage() as storage:
             storage.put_scalar("loss", 2)
-            with pytest.raises(ImportError, match="needs the package tensorboard"):
+            with pytest.raises(ImportError, match="needs tensorboard, which"):
                 TensorboardXWriter("folder").write()
 
 
@@ -287,7 +310,8 @@ class TestWandbWriter:
             storage.put_scalar("loss", 2)
             writer.write()
             storage.put_scalar("AP", 7, cur_iter=3)
-            writer.close()
+            writer.write()
+        writer.close()
         assert wandb.run.kwargs == {"dir": "folder", "project": "p"}
         assert wandb.run.of("log") == [
             ({"iteration": 8, "loss": 2},),
@@ -311,8 +335,8 @@ class TestWandbWriter:
                 storage.put_image("image", image)
                 for writer in writers:
                     writer.write()
-            for writer in writers:
-                writer.close()
+        for writer in writers:
+            writer.close()
         logged = [call[0]["image"][1] for call in wandb.run.of("log")]
         assert [array.shape for array in logged] == [(4, 5, 3)] * 2
         assert logged[0][0, 0].tolist() == [0, 128, 255]
@@ -345,7 +369,8 @@ class TestWandbWriter:
         with EventStorage() as storage:
             writer = WandbWriter()
             storage.put_scalar("loss", 2)
-            writer.close()
+            writer.write()
+        writer.close()
         assert wandb.run.of("log")
         assert not wandb.run.of("finish")
 
@@ -353,7 +378,7 @@ class TestWandbWriter:
         monkeypatch.setitem(sys.modules, "wandb", None)
         with EventStorage() as storage:
             storage.put_scalar("loss", 2)
-            with pytest.raises(ImportError, match="needs the package wandb"):
+            with pytest.raises(ImportError, match="needs wandb, which"):
                 WandbWriter().write()
 
 
@@ -411,7 +436,7 @@ class TestCommonMetricPrinter:
             storage.step()
             storage.put_scalar("eval/AP", 30)
             printer.write()
-            printer.close()
+        printer.close()
         assert len(printed) == 1
 
     def test_last_window_is_printed(self, printed: list[str]) -> None:
@@ -421,15 +446,6 @@ class TestCommonMetricPrinter:
             storage.step()
             printer.write()
         assert printed == [" iter: 10  loss: 1  lr: N/A"]
-
-    def test_close_prints_what_is_left_once(self, printed: list[str]) -> None:
-        with EventStorage(5) as storage:
-            printer = CommonMetricPrinter()
-            storage.put_scalar("loss", 1)
-            printer.close()
-            printer.close()
-        printer.close()
-        assert printed == [" iter: 5  loss: 1  lr: N/A"]
 
 
 def test_writer_interface() -> None:

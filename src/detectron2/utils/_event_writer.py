@@ -1,12 +1,15 @@
 """What the writers of metrics have in common."""
 
-from detectron2.utils._event_storage import EventStorage, has_event_storage
+from detectron2.utils._event_storage import EventStorage
+
+# Estimates that CommonMetricPrinter puts: of no use once the iteration has been written.
+_USELESS_LATE = "eta_seconds"
 
 
 class EventWriter:
     """Takes metrics from the active :class:`EventStorage` to somewhere else.
 
-    :meth:`write` is called now and then, :meth:`close` when training stops.
+    :meth:`write` is called now and then, and when training stops, before :meth:`close`.
     """
 
     def write(self) -> None:
@@ -14,7 +17,7 @@ class EventWriter:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Write what is left, and release files."""
+        """Release files. It writes nothing: call :meth:`write` first."""
 
 
 class ScalarTracker:
@@ -27,23 +30,25 @@ class ScalarTracker:
     def __init__(self, window_size: int) -> None:
         self._window_size = window_size
         self._seen: dict[str, tuple[float, int]] = {}
+        self._last_iteration = -1
+
+    def take_new_names(self, storage: EventStorage) -> dict[int, list[str]]:
+        """The names of the new scalars by iteration, ascending."""
+        by_iteration: dict[int, list[str]] = {}
+        previous = self._last_iteration
+        # A copy: another thread may put scalars meanwhile.
+        for name, sample in list(storage.latest().items()):
+            iteration = sample[1]
+            is_useless = name == _USELESS_LATE and iteration <= previous
+            if self._seen.get(name) != sample and not is_useless:
+                by_iteration.setdefault(iteration, []).append(name)
+                self._seen[name] = sample
+                self._last_iteration = max(self._last_iteration, iteration)
+        return dict(sorted(by_iteration.items()))
 
     def take_new(self, storage: EventStorage) -> dict[int, dict[str, float]]:
         """The smoothed values of the new scalars: iteration → name → value, ascending."""
-        latest = storage.latest()
-        new = [name for name, value in latest.items() if self._seen.get(name) != value]
-        if not new:
-            return {}
-        smoothed = storage.latest_with_smoothing_hint(self._window_size)
-        by_iteration: dict[int, dict[str, float]] = {}
-        for name in new:
-            value, iteration = smoothed[name]
-            by_iteration.setdefault(iteration, {})[name] = value
-            self._seen[name] = latest[name]
-        return dict(sorted(by_iteration.items()))
-
-
-def write_rest(writer: EventWriter) -> None:
-    """Have a writer that is about to be closed write once more, where there is a storage."""
-    if has_event_storage():
-        writer.write()
+        return {
+            iteration: {name: storage._shown_value(name, self._window_size) for name in names}
+            for iteration, names in self.take_new_names(storage).items()
+        }

@@ -4,7 +4,7 @@ import json
 import os
 
 from detectron2.utils._event_storage import get_event_storage
-from detectron2.utils._event_writer import EventWriter, ScalarTracker, write_rest
+from detectron2.utils._event_writer import EventWriter, ScalarTracker
 from detectron2.utils.file_io import PathManager
 
 
@@ -64,8 +64,5 @@ class JSONWriter(EventWriter):
             os.fsync(self._file_handle.fileno())
 
     def close(self) -> None:
-        """Write what is left, and close the file; nothing where it is closed already."""
-        if self._file_handle.closed:
-            return
-        write_rest(self)
+        """Close the file."""
         self._file_handle.close()

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import torch
 
-from detectron2.utils._event_storage import EventStorage, get_event_storage, has_event_storage
+from detectron2.utils._event_storage import EventStorage, get_event_storage
 from detectron2.utils._event_writer import EventWriter, ScalarTracker
 
 # Iterations that the time of an iteration is the median of, for the estimate of what remains.
@@ -70,10 +70,9 @@ class CommonMetricPrinter(EventWriter):
         parts = [] if eta is None else [f"eta: {eta}"]
         parts.append(f"iter: {storage.iter}")
         for mark in ("loss", "[metric]"):
-            for name, history in storage.histories().items():
+            for name in list(storage.latest()):
                 if mark in name and not (mark == "[metric]" and "loss" in name):
-                    median = history.median(storage.count_samples(name, self._window_size))
-                    parts.append(f"{name}: {median:.4g}")
+                    parts.append(f"{name}: {storage._median(name, self._window_size):.4g}")
         parts += self._times(storage)
         lr = storage.latest().get("lr")
         parts.append("lr: N/A" if lr is None else f"lr: {lr[0]:.5g}")
@@ -87,11 +86,6 @@ class CommonMetricPrinter(EventWriter):
         if self._has_new(storage) or storage.iter != self._max_iter:
             self.logger.info(self._line(storage))
 
-    def close(self) -> None:
-        """Log the losses and metrics that no line has shown."""
-        if has_event_storage() and self._has_new(get_event_storage()):
-            self.logger.info(self._line(get_event_storage()))
-
     def _has_new(self, storage: EventStorage) -> bool:
-        new = self._tracker.take_new(storage).values()
-        return any(_is_printed(name) for scalars in new for name in scalars)
+        new = self._tracker.take_new_names(storage).values()
+        return any(_is_printed(name) for names in new for name in names)

@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import Any
 
 from detectron2.utils._event_storage import get_event_storage
-from detectron2.utils._event_writer import EventWriter, ScalarTracker, write_rest
+from detectron2.utils._event_writer import EventWriter, ScalarTracker
 
 
 class TensorboardXWriter(EventWriter):
@@ -32,7 +32,7 @@ class TensorboardXWriter(EventWriter):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "TensorboardXWriter needs the package tensorboard, which cannot be imported"
+                f"TensorboardXWriter needs tensorboard, which cannot be imported: {error}"
             ) from error
         return SummaryWriter(**self._writer_args)
 
@@ -55,7 +55,6 @@ class TensorboardXWriter(EventWriter):
             self._writer.flush()  # it would otherwise wait for two minutes
 
     def close(self) -> None:
-        """Write what is left, and close the file."""
-        write_rest(self)
+        """Close the file, if there is one."""
         if "_writer" in vars(self):
             self._writer.close()

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from detectron2.utils._event_storage import EventStorage, get_event_storage
-from detectron2.utils._event_writer import EventWriter, ScalarTracker, write_rest
+from detectron2.utils._event_storage import get_event_storage
+from detectron2.utils._event_writer import EventWriter, ScalarTracker
 
 _MAX_BINS = 512  # of wandb.Histogram
 
@@ -26,6 +26,13 @@ def _counts_and_edges(histogram: dict[str, Any]) -> tuple[np.ndarray, np.ndarray
     edges = np.concatenate([[first], limits])
     starts = np.arange(0, len(counts), -(-len(counts) // _MAX_BINS))
     return np.add.reduceat(counts, starts), np.append(edges[starts], edges[-1])
+
+
+def _take_new(entries: list[Any], logged: list[Any]) -> list[Any]:
+    """Remove from ``entries`` what the last call logged; return the rest, which stays there."""
+    known = {id(entry) for entry in logged}
+    entries[:] = [entry for entry in entries if id(entry) not in known]
+    return list(entries)
 
 
 class WandbWriter(EventWriter):
@@ -59,9 +66,8 @@ class WandbWriter(EventWriter):
         try:
             import wandb
         except ImportError as error:
-            raise ImportError(
-                "WandbWriter needs the package wandb, which cannot be imported"
-            ) from error
+            message = f"WandbWriter needs wandb, which cannot be imported: {error}"
+            raise ImportError(message) from error
         return wandb
 
     @cached_property
@@ -79,36 +85,23 @@ class WandbWriter(EventWriter):
         by_iteration: dict[int, dict[str, Any]] = self._tracker.take_new(storage)
         if by_iteration:
             self._last_write = max(self._last_write, *by_iteration)
-        for name, image, iteration in self._take_images(storage):
+        self._logged_images = _take_new(storage._vis_data, self._logged_images)
+        for name, image, iteration in self._logged_images:
             by_iteration.setdefault(iteration, {})[name] = self._wandb.Image(_image_as_hwc(image))
-        for histogram in self._take_histograms(storage):
+        self._logged_histograms = _take_new(storage._histograms, self._logged_histograms)
+        for histogram in self._logged_histograms:
             of_iteration = by_iteration.setdefault(histogram["global_step"], {})
             of_iteration[histogram["tag"]] = self._wandb.Histogram(
                 np_histogram=_counts_and_edges(histogram)
             )
         for iteration, values in sorted(by_iteration.items()):
-            for name in values.keys() - self._defined:
+            for name in sorted(values.keys() - self._defined):
                 self._run.define_metric(name, step_metric="iteration")
                 self._defined.add(name)
             self._run.log({"iteration": iteration, **values})
 
-    def _take_images(self, storage: EventStorage) -> list[Any]:
-        known = {id(entry) for entry in self._logged_images}
-        new = [entry for entry in storage._vis_data if id(entry) not in known]
-        storage._vis_data[:] = new
-        self._logged_images = new
-        return new
-
-    def _take_histograms(self, storage: EventStorage) -> list[Any]:
-        known = {id(entry) for entry in self._logged_histograms}
-        new = [entry for entry in storage._histograms if id(entry) not in known]
-        storage._histograms[:] = new
-        self._logged_histograms = new
-        return new
-
     def close(self) -> None:
-        """Log what is left, and finish the run if it was made here."""
-        write_rest(self)
+        """Finish the run if it was made here."""
         if self._owns_run:
             self._owns_run = False
             self._run.finish()

@@ -10,6 +10,7 @@ import torch
 from fvcore.nn.parameter_count import parameter_count, parameter_count_table
 from torch import nn
 
+from detectron2.utils._lazy import lazy_attributes
 from detectron2.utils._model_analysis import (
     ActivationCountAnalysis,
     FlopCountAnalysis,
@@ -29,12 +30,8 @@ FLOPS_MODE = "flops"
 ACTIVATIONS_MODE = "activations"
 
 
-def __getattr__(name: str) -> Any:
-    if name == "TracingAdapter":
-        from detectron2.export.flatten import TracingAdapter
-
-        return TracingAdapter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Not imported: it needs the models.
+__getattr__ = lazy_attributes(__name__, {"TracingAdapter": "detectron2.export.flatten"})
 
 
 @contextmanager

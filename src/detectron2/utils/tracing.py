@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch.fx import _symbolic_trace
 
+from detectron2.utils.env import TORCH_VERSION as TORCH_VERSION
+
 tracing_current_exists: bool = hasattr(_symbolic_trace, "is_fx_tracing")
 """Whether PyTorch tells of a running trace."""
 
