@@ -5,16 +5,20 @@ import io
 import logging
 import os
 import pickle
+import zipfile
 
 import fvcore.common.checkpoint
 import numpy as np
 import pytest
 import torch
+import torchvision
+from iopath.common.file_io import PathHandler
 from torch import nn
 
 from detectron2 import checkpoint
 from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
 from detectron2.layers import FrozenBatchNorm2d
+from detectron2.utils.file_io import PathManager
 
 
 class Backbone(nn.Module):
@@ -134,6 +138,67 @@ def test_detectron_files(blobs, tmp_path):
     assert model.predictor.cls_score.bias.tolist() == [1, 2, 0]
 
 
+def conv_norm(ins, outs, kernel):
+    conv = nn.Conv2d(ins, outs, kernel, bias=False)
+    conv.norm = FrozenBatchNorm2d(outs)
+    return conv
+
+
+def bottleneck(ins, inner):
+    block = nn.Module()
+    block.conv1 = conv_norm(ins, inner, 1)
+    block.conv2 = conv_norm(inner, inner, 3)
+    block.conv3 = conv_norm(inner, 4 * inner, 1)
+    if ins != 4 * inner:
+        block.shortcut = conv_norm(ins, 4 * inner, 1)
+    return block
+
+
+def resnet50():
+    """The parameters of a ResNet-50 by the names that they have here."""
+    net = nn.Module()
+    net.stem = nn.Module()
+    net.stem.conv1 = conv_norm(3, 64, 7)
+    ins = 64
+    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        inner = 16 << stage
+        made = [bottleneck(ins if i == 0 else 4 * inner, inner) for i in range(blocks)]
+        net.add_module(f"res{stage}", nn.Sequential(*made))
+        ins = 4 * inner
+    return net
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_resnets_of_torchvision(prefix, tmp_path, caplog):
+    theirs = torchvision.models.resnet50(weights=None).eval()
+    with torch.no_grad():
+        for module in theirs.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor in module.weight, module.bias, module.running_mean, module.running_var:
+                    tensor.uniform_(0.5, 1.5)
+    ours = resnet50()
+    model = nn.Sequential(collections.OrderedDict(backbone=ours)) if prefix else ours
+    # As torchvision publishes them.
+    DetectionCheckpointer(model).load(write(tmp_path / "resnet50.pth", theirs.state_dict()))
+    own = ours.state_dict()
+    assert torch.equal(own["stem.conv1.weight"], theirs.conv1.weight)
+    assert torch.equal(own["stem.conv1.norm.running_var"], theirs.bn1.running_var)
+    assert torch.equal(own["res2.0.shortcut.weight"], theirs.layer1[0].downsample[0].weight)
+    assert torch.equal(own["res2.0.shortcut.norm.bias"], theirs.layer1[0].downsample[1].bias)
+    assert torch.equal(own["res5.2.conv3.norm.weight"], theirs.layer4[2].bn3.weight)
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        "Not used, as the model has nothing for them (2):\n  stem.fc.{bias,weight}"
+    ]
+
+
+def test_a_model_with_torchvisions_names_keeps_them(tmp_path, caplog):
+    source, model = (torchvision.models.resnet18(weights=None) for _ in range(2))
+    DetectionCheckpointer(model).load(write(tmp_path / "resnet18.pth", source.state_dict()))
+    own = model.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in source.state_dict().items())
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
 def test_what_else_is_in_the_file_is_returned(weights, tmp_path):
     data = {
         "model": in_model(weights),
@@ -207,6 +272,32 @@ def test_hostile_arrays_in_torch_files_are_refused(tmp_path):
             DetectionCheckpointer(Model()).load(path)
 
 
+FORGED = {
+    # Eight bytes that NumPy would take for a pointer to an object.
+    "pointers": b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    b"K\x00\x85X\x01\x00\x00\x00b\x87R(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00V8\x89\x88\x87R"
+    b"\x89c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86Rtb.",
+    "object_dtype": b"cnumpy\ndtype\nX\x01\x00\x00\x00O\x89\x88\x87R.",
+    "no_dtype": b"cnumpy\ndtype\n)\x81.",
+    "no_array": b"cnumpy\nndarray\n)\x81.",
+    "system": b"cposix\nsystem\nX\x06\x00\x00\x00exit 3\x85R.",
+    "file": b"ctorch.storage\n_load_from_bytes\nX\x01\x00\x00\x00x\x85R.",
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_torch_files_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "system", lambda _: pytest.fail("code ran"))
+    whole = io.BytesIO()
+    torch.save({}, whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "x.pth", "w") as target:
+        for entry in source.namelist():
+            is_pickle = entry.endswith("data.pkl")
+            target.writestr(entry, b"\x80\x02" + FORGED[name] if is_pickle else source.read(entry))
+    with pytest.raises(pickle.UnpicklingError, match=r"x\.pth cannot be loaded"):
+        DetectionCheckpointer(Model()).load(str(tmp_path / "x.pth"))
+
+
 def test_classes_that_are_admitted_by_the_user_load(tmp_path):
     path = write(tmp_path / "x.pth", {"model": {}, "counts": collections.Counter("aab")})
     assert DetectionCheckpointer(Model()).load(path)["counts"]["a"] == 2
@@ -224,6 +315,7 @@ def test_broken_files_are_named(tmp_path, weights):
     for name, content, error in (
         ("cut.pth", whole.getvalue()[:-300], RuntimeError),
         ("empty.pth", b"", RuntimeError),
+        ("text.pth", b"hello world", RuntimeError),
         ("cut.pkl", pickle.dumps(arrays(weights))[:-50], pickle.UnpicklingError),
         ("list.pkl", pickle.dumps([1]), ValueError),
     ):
@@ -234,6 +326,8 @@ def test_broken_files_are_named(tmp_path, weights):
         checkpointer.load(write(tmp_path / "x.pyth", weights))
     with pytest.raises(ValueError, match=r"list.pth holds a list"):
         checkpointer.load(write(tmp_path / "list.pth", [1]))
+    with pytest.raises(ValueError, match=r"list.pth holds a list"):
+        checkpointer.load(write(tmp_path / "list.pth", {"model": [1]}))
     with pytest.raises(FileNotFoundError, match=r"absent.pth"):
         checkpointer.load(str(tmp_path / "absent.pth"))
 
@@ -314,6 +408,33 @@ def test_save_and_resume(tmp_path):
     assert torch.equal(fresh.head.weight, model.head.weight)
     assert not fresh_optimizer.state_dict()["state"]
     assert list(rest) == ["optimizer", "iteration"]
+
+
+def test_paths_may_be_objects(tmp_path):
+    DetectionCheckpointer(Model(), tmp_path).save("x", iteration=1)
+    assert DetectionCheckpointer(Model()).load(tmp_path / "x.pth") == {"iteration": 1}
+    assert DetectionCheckpointer(Model(), tmp_path).resume_or_load("") == {"iteration": 1}
+
+
+def test_remote_folders(tmp_path):
+    class Store(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["store-of-the-test://"]
+
+        def _get_local_path(self, path, force=False, **kwargs):
+            return str(tmp_path / path.rpartition("/")[2])
+
+        def _open(self, path, mode="r", buffering=-1, **kwargs):
+            return open(self._get_local_path(path), mode)
+
+        def _exists(self, path, **kwargs):
+            return os.path.exists(self._get_local_path(path))
+
+    PathManager.register_handler(Store(), allow_override=True)
+    folder = "store-of-the-test://run"
+    DetectionCheckpointer(Model(), folder).save("x", iteration=1)
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "x.pth"]
+    assert DetectionCheckpointer(Model(), folder).resume_or_load("") == {"iteration": 1}
 
 
 def test_nothing_is_saved_where_it_should_not(tmp_path):

@@ -27,6 +27,7 @@ def read_pickle(filename: str) -> dict[str, Any]:
             raise pickle.UnpicklingError(f"{filename} cannot be loaded: {error}") from error
     _check_dict(data, filename)
     if "model" in data and "__author__" in data:
+        _check_dict(data["model"], filename)
         return data
     weights = data.get("blobs", data)
     _check_dict(weights, filename)
@@ -56,7 +57,10 @@ def read_torch(filename: str) -> Any:
         # PyTorch puts before it how to load the file and run its code.
         reason = error.__context__ or error
         raise pickle.UnpicklingError(f"{filename} cannot be loaded: {reason}") from reason
-    except (EOFError, RuntimeError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        # What is no pickle can fail anywhere.
         raise RuntimeError(f"{filename} is damaged, or no PyTorch file: {error}") from error
 
 
@@ -70,6 +74,7 @@ def from_pycls(data: Any, filename: str) -> dict[str, Any]:
     if "model_state" not in data:
         raise ValueError(f"{filename} has no 'model_state', which .pyth files have: {list(data)}")
     weights = data["model_state"]
+    _check_dict(weights, filename)
     return {
         "model": {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")},
         "__author__": "pycls",
@@ -84,7 +89,10 @@ def from_torch(data: Any, filename: str) -> dict[str, Any]:
         ValueError: it holds no dict.
     """
     _check_dict(data, filename)
-    return data if "model" in data else {"model": data}
+    if "model" not in data:
+        return {"model": data}
+    _check_dict(data["model"], filename)
+    return data
 
 
 def _check_dict(data: Any, filename: str) -> None:

@@ -55,7 +55,8 @@ class _Dtype:
 class _Array:
     """Stands for an array, a NumPy scalar or a tensor while the pickle is being read."""
 
-    __slots__ = ("value",)
+    # What it stays without a state, and where no __init__ is called.
+    value: Any = None
 
     def __init__(self, value: Any = None) -> None:
         self.value = value
@@ -176,6 +177,8 @@ def without_stand_ins(value: Any, done: dict[int, Any] | None = None) -> Any:
     """
     done = {} if done is None else done
     if isinstance(value, _Array):
+        if value.value is None:
+            raise pickle.UnpicklingError("an array without data")
         return value.value
     if isinstance(value, _Constructor | _Dtype):
         raise pickle.UnpicklingError("a function or dtype in the place of data")

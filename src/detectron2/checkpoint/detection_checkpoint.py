@@ -16,20 +16,32 @@ from torch.nn.parallel import DistributedDataParallel
 from detectron2.checkpoint import _report as report
 from detectron2.checkpoint._atomic_file import replacing
 from detectron2.checkpoint._file_formats import from_pycls, from_torch, read_pickle, read_torch
+from detectron2.checkpoint._torchvision_names import (
+    are_of_torchvision,
+    from_torchvision,
+    is_torchvision_resnet,
+)
 from detectron2.checkpoint.c2_model_loading import align, align_and_update_state_dicts
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 __all__ = ["DetectionCheckpointer", "align_and_update_state_dicts"]
 
+_TORCHVISION = (
+    "The weights are those of a ResNet of torchvision. They are for RGB images with "
+    "MODEL.PIXEL_MEAN [123.675, 116.28, 103.53] and MODEL.PIXEL_STD [58.395, 57.12, 57.375], and "
+    "for MODEL.RESNETS.STRIDE_IN_1X1 False"
+)
+
 
 class DetectionCheckpointer(Checkpointer):
     """Saves and loads checkpoints, and loads weights of other sources into detectors.
 
-    :meth:`load` takes ``.pth`` files, checkpoints or state dicts alone; ``.pkl`` files of the
-    model zoo, of conversion scripts and of Detectron; and ``.pyth`` files of pycls. They may come
-    from anywhere: no file runs code. Names are those of the model, or, where the file says so or
-    its path ends with ``?matching_heuristics=True``, their ends.
+    :meth:`load` takes ``.pth`` files, checkpoints or state dicts alone, those of torchvision's
+    ResNets included; ``.pkl`` files of the model zoo, of conversion scripts and of Detectron; and
+    ``.pyth`` files of pycls. They may come from anywhere: no file runs code. Names are those of
+    the model, or, where the file says so or its path ends with ``?matching_heuristics=True``,
+    their ends.
 
     A file takes its name only when it is complete and on the disk, and ``last_checkpoint`` names
     it only then. So a process may be killed at any moment and resume from the last good
@@ -48,14 +60,14 @@ class DetectionCheckpointer(Checkpointer):
     def __init__(
         self,
         model: nn.Module,
-        save_dir: str = "",
+        save_dir: str | os.PathLike[str] = "",
         *,
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(
             model,
-            save_dir,
+            os.fspath(save_dir),
             save_to_disk=comm.is_main_process() if save_to_disk is None else save_to_disk,
             **checkpointables,
         )
@@ -89,7 +101,6 @@ class DetectionCheckpointer(Checkpointer):
         }
         path = os.path.join(self.save_dir, basename)
         self.logger.info(f"Saving checkpoint to {path}")
-        self.path_manager.mkdirs(self.save_dir)
         with self._replacing(path, "wb") as file:
             torch.save(data, file)
         self.tag_last_checkpoint(basename)
@@ -103,9 +114,12 @@ class DetectionCheckpointer(Checkpointer):
         if re.match(r"[a-zA-Z][\w+.-]*://", path):
             # Remote stores have no temporary names; they make files visible when complete.
             return self.path_manager.open(path, mode)
+        os.makedirs(self.save_dir, exist_ok=True)
         return replacing(path, mode)
 
-    def load(self, path: str, checkpointables: Iterable[str] | None = None) -> dict[str, Any]:
+    def load(
+        self, path: str | os.PathLike[str] | None, checkpointables: Iterable[str] | None = None
+    ) -> dict[str, Any]:
         """Load the model, and checkpointables, from a file.
 
         What the file and the model do not share, by name and shape, is left as it is and
@@ -115,7 +129,7 @@ class DetectionCheckpointer(Checkpointer):
         Args:
             path: a local path, a URL, or ``catalog://...`` or ``detectron2://...``; with
                 ``?matching_heuristics=True`` appended, names are matched by their ends. ``""``
-                loads nothing.
+                and None load nothing.
             checkpointables: names of those to load, as far as the file has them; None means all.
 
         Returns:
@@ -135,7 +149,7 @@ class DetectionCheckpointer(Checkpointer):
             if name not in self.checkpointables:
                 raise KeyError(f"no checkpointable {name!r}, only {list(self.checkpointables)}")
         self.logger.info(f"Loading from {path} ...")
-        path, match_ends = _split_query(path)
+        path, match_ends = _split_query(os.fspath(path))
         checkpoint = self._read_together(path) if self._distributed else self._read(path)
         if match_ends:
             checkpoint["matching_heuristics"] = True
@@ -225,12 +239,16 @@ class DetectionCheckpointer(Checkpointer):
         wrong_shape: dict[str, str] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         own = self.model.state_dict()
-        if checkpoint.get("matching_heuristics", False):
+        is_torchvision = is_torchvision_resnet(checkpoint["model"]) and not are_of_torchvision(own)
+        if is_torchvision or checkpoint.get("matching_heuristics", False):
             weights = dict(checkpoint["model"])
             self._convert_ndarray_to_tensor(weights)
             # As of a model that was saved with the wrapper of DistributedDataParallel.
             if all(name.startswith("module.") for name in weights):
                 weights = {name.removeprefix("module."): v for name, v in weights.items()}
+            if is_torchvision:
+                self.logger.info(_TORCHVISION)
+                weights = from_torchvision(weights)
             is_caffe2 = checkpoint.get("__author__") == "Caffe2"
             checkpoint["model"], match, shapes = align(own, weights, c2_conversion=is_caffe2)
             wrong_shape = match.wrong_shape
