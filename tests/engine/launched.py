@@ -16,12 +16,14 @@ from detectron2.utils import comm
 
 def report(folder, tensor):
     """Writes what this process knows of the others, after an exchange with them."""
-    total = torch.tensor(comm.get_rank() + 1)
+    device = torch.cuda.current_device() if dist.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(comm.get_rank() + 1, device=device)
     dist.all_reduce(total)
     facts = {
         "world": [comm.get_world_size(), comm.get_rank()],
         "local": [comm.get_local_size(), comm.get_local_rank()],
         "backend": dist.get_backend(),
+        "device": device,
         "sum": total.item(),
         "argument": tensor.tolist(),
     }

@@ -15,24 +15,19 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from detectron2.engine.launch import (
-    DEFAULT_TIMEOUT,
-    _find_free_port,
-    _meeting_point,
-    _report_failure,
-    _Worker,
-    _Workers,
-    launch,
-)
+from detectron2.engine import _workers
+from detectron2.engine._rendezvous import meeting_point
+from detectron2.engine.launch import DEFAULT_TIMEOUT, _find_free_port, launch
 
 FOLDER = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
-def cpu_only(monkeypatch):
-    """Two processes anywhere; and they can import what they run."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+def environment(monkeypatch, request):
+    """Processes that can import what they run, and that see GPUs in tests of GPUs only."""
+    if "gpu" not in request.keywords:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.syspath_prepend(FOLDER)
     for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -54,6 +49,7 @@ def expected_facts(world_size, local_size):
             "world": [world_size, rank],
             "local": [local_size, rank % local_size],
             "backend": "gloo",
+            "device": "cpu",
             "sum": world_size * (world_size + 1) // 2,
             "argument": [1.0, 1.0],
         }
@@ -72,6 +68,18 @@ def test_one_process_is_this_one():
 def test_two_processes(tmp_path):
     launch(launched("report"), 2, dist_url="auto", args=(tmp_path, torch.ones(2)))
     assert facts_in(tmp_path) == expected_facts(2, 2)
+
+
+@pytest.mark.gpu
+def test_two_gpus(tmp_path):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    launch(launched("report"), 2, args=(tmp_path, torch.ones(2)))
+    on_gpus = [
+        {**facts, "backend": "nccl", "device": rank}
+        for rank, facts in enumerate(expected_facts(2, 2))
+    ]
+    assert facts_in(tmp_path) == on_gpus
 
 
 def test_two_machines(tmp_path):
@@ -143,15 +151,15 @@ def test_a_process_that_ends_badly_ends_all(how, error, message, tmp_path):
     ],
 )
 def test_the_cause_is_told_from_what_follows_from_it(monkeypatch, ends, message):
-    monkeypatch.setattr(sys.modules["detectron2.engine.launch"], "_SECONDS_TO_HEAR_OF_ALL", 0.0)
-    workers = _Workers(first_rank=4)
+    monkeypatch.setattr(_workers, "_SECONDS_TO_HEAR_OF_ALL", 0.0)
+    workers = _workers.Workers(first_rank=4)
     for exitcode, report in ends:
         process = Mock(exitcode=exitcode, is_alive=lambda code=exitcode: code is None, pid=1)
         reader, writer = mp.Pipe(duplex=False)
-        process.sentinel = reader
+        process.sentinel = writer
         if report:
             writer.send(report)
-        workers._workers.append(_Worker(process, reader, writer))
+        workers._workers.append(_workers._Worker(process, reader, writer))
     with pytest.raises((mp.ProcessRaisedException, mp.ProcessExitedException)) as caught:
         workers.wait()
     assert str(caught.value) == message
@@ -164,14 +172,13 @@ def interrupt(*_):
 def test_an_interrupted_process_does_not_end_as_if_it_were_done():
     # The others would wait for it.
     with pytest.raises(SystemExit) as caught:
-        _report_failure(None, interrupt, ())
+        _workers._report_failure(None, interrupt, ())
     assert caught.value.code == 130
 
 
 def test_an_interrupt_here_ends_the_processes(monkeypatch, tmp_path):
-    monkeypatch.setattr(_Workers, "wait", interrupt)
-    # The package has the function under the module's name.
-    monkeypatch.setattr(sys.modules["detectron2.engine.launch"], "_SECONDS_TO_END", 0.1)
+    monkeypatch.setattr(_workers.Workers, "wait", interrupt)
+    monkeypatch.setattr(_workers, "_SECONDS_TO_END", 0.1)
     with pytest.raises(KeyboardInterrupt):
         launch(launched("write_pid_and_wait"), 2, args=(tmp_path,))
     assert not mp.active_children()
@@ -252,20 +259,20 @@ def test_a_file_that_another_run_left(tmp_path):
         launch(print, 2, dist_url=f"file://{tmp_path}/left")
 
 
-def meeting_point(*args):
-    world, _server = _meeting_point(*args, 2, timedelta(seconds=5))
+def place_of(*args):
+    world, _server = meeting_point(*args, 2, timedelta(seconds=5))
     return world.host, world.port, world.file
 
 
 def test_where_processes_meet(monkeypatch, tmp_path, caplog):
-    host, port, _ = meeting_point(None, 1, 0)
+    host, port, _ = place_of(None, 1, 0)
     assert host == "localhost"
     assert port > 0
-    assert meeting_point("tcp://[::1]:123", 2, 1) == ("::1", 123, "")
-    assert meeting_point(f"file://{tmp_path}/new", 1, 0) == ("", 0, f"{tmp_path}/new")
+    assert place_of("tcp://[::1]:123", 2, 1) == ("::1", 123, "")
+    assert place_of(f"file://{tmp_path}/new", 1, 0) == ("", 0, f"{tmp_path}/new")
     assert not caplog.text
-    meeting_point(f"file://{tmp_path}/new", 2, 0)
+    place_of(f"file://{tmp_path}/new", 2, 0)
     assert "all 2 machines must see it" in caplog.text
     monkeypatch.setenv("MASTER_ADDR", "example")
     monkeypatch.setenv("MASTER_PORT", "77")
-    assert meeting_point(None, 2, 1) == meeting_point("env://", 2, 1) == ("example", 77, "")
+    assert place_of(None, 2, 1) == place_of("env://", 2, 1) == ("example", 77, "")

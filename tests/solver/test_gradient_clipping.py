@@ -20,12 +20,14 @@ from .config import config
 NORM_CASES = [(2.0, 0.5), (1.0, 2.0), (3.0, 0.1), (float("inf"), 0.3), (2.0, 1e4)]
 
 
-def parameters_with_gradients(seed=0):
+def parameters_with_gradients(seed=0, device="cpu"):
     rng = np.random.default_rng(seed)
     gradients = [rng.normal(size=shape).astype(np.float32) for shape in [(7,), (3, 4), (1,), ()]]
-    parameters = [nn.Parameter(torch.zeros(gradient.shape)) for gradient in gradients]
+    parameters = [
+        nn.Parameter(torch.zeros(gradient.shape, device=device)) for gradient in gradients
+    ]
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = torch.from_numpy(np.array(gradient))
+        parameter.grad = torch.tensor(gradient, device=device)
     return [*parameters, nn.Parameter(torch.zeros(2))], gradients
 
 
@@ -55,10 +57,11 @@ def test_each_parameters_norm_is_limited_by_itself(order, limit):
     check_step(clip, lambda gradient: clipped_by_norm(gradient, order, limit))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(("order", "limit"), NORM_CASES)
-def test_many_parameters_at_once_are_as_each_alone_in_pytorch(order, limit):
-    together, _ = parameters_with_gradients()
-    alone, _ = parameters_with_gradients()
+def test_many_parameters_at_once_are_as_each_alone_in_pytorch(order, limit, device):
+    together, _ = parameters_with_gradients(device=device)
+    alone, _ = parameters_with_gradients(device=device)
     clipper = create_gradient_clipper(
         config(
             clip={"CLIP_TYPE": "norm", "CLIP_VALUE": limit, "NORM_TYPE": order}
@@ -67,7 +70,7 @@ def test_many_parameters_at_once_are_as_each_alone_in_pytorch(order, limit):
     clipper(together)
     for parameter in alone:
         nn.utils.clip_grad_norm_(parameter, limit, order)
-    one, _ = parameters_with_gradients()
+    one, _ = parameters_with_gradients(device=device)
     clipper(one[1])
     assert torch.equal(one[1].grad, together[1].grad)
     for ours, theirs in zip(together[:-1], alone[:-1], strict=True):
