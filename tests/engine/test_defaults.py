@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import LazyConfig, get_cfg
 from detectron2.engine import (
     AMPTrainer,
     DefaultPredictor,
@@ -143,6 +144,19 @@ def test_set_up_without_a_seed(cfg, restored):
         default_setup(cfg, argparse.Namespace())
         numbers.append(torch.rand(1).item())
     assert numbers[0] != numbers[1]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_set_up_with_a_lazy_config(tmp_path, restored, nested):
+    values = {"output_dir": str(tmp_path / "out"), "cudnn_benchmark": True, "seed": 3}
+    cfg = OmegaConf.create(
+        {"train": values, "dump": 1} if nested else {"output_dir": str(tmp_path)}
+    )
+    default_setup(cfg, argparse.Namespace())
+    folder = tmp_path / "out" if nested else tmp_path
+    assert (folder / "log.txt").exists()
+    assert LazyConfig.load(str(folder / "config.yaml")) == cfg
+    assert torch.backends.cudnn.benchmark == nested
 
 
 def test_set_up_refuses_other_precisions(cfg, restored):
@@ -312,12 +326,8 @@ def test_unknown_precision(cfg, trainer_class):
 
 def test_optional_hooks(cfg, trainer_class):
     cfg.TEST.EVAL_PERIOD = 2
-    cfg.set_new_allowed(True)
-    extra = {
-        "SOLVER": {"EMA_DECAY": 0.5},
-        "TEST": {"BEST_METRIC": "bbox/AP", "EARLY_STOPPING_PATIENCE": 1, "BEST_METRIC_MODE": "min"},
-    }
-    cfg.merge_from_other_cfg(CfgNode(extra))
+    options = "SOLVER.EMA_DECAY 0.5 TEST.BEST_METRIC bbox/AP TEST.BEST_METRIC_MODE min"
+    cfg.merge_from_list([*options.split(), "TEST.EARLY_STOPPING_PATIENCE", 1])
     trainer = trainer_class(cfg)
     assert names_of(trainer) == [
         "IterationTimer",
@@ -549,6 +559,44 @@ def test_predictor_checks_its_input(cfg, predictor_parts):
 
 
 # The modules
+
+
+def test_public_names():
+    import detectron2.engine as engine
+
+    names = [
+        "launch",
+        "DEFAULT_TIMEOUT",
+        "HookBase",
+        "TrainerBase",
+        "SimpleTrainer",
+        "AMPTrainer",
+        "CallbackHook",
+        "IterationTimer",
+        "PeriodicWriter",
+        "PeriodicCheckpointer",
+        "BestCheckpointer",
+        "LRScheduler",
+        "AutogradProfiler",
+        "EvalHook",
+        "PreciseBN",
+        "TorchProfiler",
+        "TorchMemoryStats",
+        "create_ddp_model",
+        "default_argument_parser",
+        "default_setup",
+        "default_writers",
+        "DefaultPredictor",
+        "DefaultTrainer",
+        "train_loop",
+        "hooks",
+        "defaults",
+    ]
+    assert [name for name in names if not hasattr(engine, name)] == []
+    assert set(engine.__all__) == {*names, "EMA", "EarlyStopping"}
+    # Both the module and, as an attribute of the package, the function.
+    assert callable(engine.launch)
+    assert sys.modules["detectron2.engine.launch"].launch is engine.launch
 
 
 def test_names_of_other_modules_are_importable_from_here():

@@ -184,6 +184,13 @@ def test_resuming_starts_after_the_last_checkpoint(tmp_path, undisturbed):
     assert fresh.start_iter == 0
 
 
+def test_resuming_a_training_that_has_ended(tmp_path, undisturbed):
+    expected, _ = undisturbed
+    for _ in range(2):
+        train(tmp_path)
+    assert_equal(torch.load(tmp_path / "model_final.pth"), expected)
+
+
 # Two processes
 
 
@@ -292,7 +299,7 @@ def test_each_process_tells_of_its_own_bad_loss(tmp_path):
         process.start()
     for process in processes:
         process.join(60)
-    # The gradients are NaN everywhere, the input in one.
     texts = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
     assert all("Loss became infinite or NaN at iteration=0" in text for text in texts)
+    assert "another one tells" in texts[0]
     assert "batch of the input (shape (2, 6): 12 NaN, 0 infinite)" in texts[1]

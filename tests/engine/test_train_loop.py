@@ -381,6 +381,18 @@ def test_report_names_the_parameter():
     assert "the batch does not name them" in text
 
 
+def test_report_is_of_the_precision_of_the_training():
+    class Net(Toy):
+        def forward(self, x):
+            # Beyond float16, but not beyond float32.
+            return {"loss": self.fc(x * 1e5 + 1e5).float().mean()}
+
+    model = Net()
+    trainer = AMPTrainer(model, batches(), sgd(model))
+    with pytest.raises(FloatingPointError, match=r"output of fc, a Linear .* infinite"):
+        trainer.train(0, 1)
+
+
 def test_weights_are_still_good_when_the_loss_is_not():
     class Net(Toy):
         def forward(self, x):

@@ -152,13 +152,13 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
 
 
 def _save_config(cfg: Any, path: str, logger: logging.Logger) -> None:
-    if hasattr(cfg, "dump"):
+    from detectron2.config import CfgNode, LazyConfig
+
+    if isinstance(cfg, CfgNode):
         logger.info("Running with full config:\n%s", cfg.dump())
         with PathManager.open(path, "w") as file:
             file.write(cfg.dump())
     else:
-        from detectron2.config import LazyConfig
-
         LazyConfig.save(cfg, path)
     logger.info("Full config saved to %s", path)
 

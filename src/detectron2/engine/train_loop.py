@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -269,6 +270,10 @@ class SimpleTrainer(TrainerBase):
         self._batch = data
         return data, time.perf_counter() - start
 
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        """What the forward pass runs under."""
+        return contextlib.nullcontext()
+
     @staticmethod
     def _losses(output: Any) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
         """What the model returned, as a dict and as what to minimize."""
@@ -330,7 +335,11 @@ class SimpleTrainer(TrainerBase):
         try:
             self.write_metrics(loss_dict, data_time, cur_iter, prefix)
         except FloatingPointError as error:
-            where = describe_nonfinite(self.model, batch)
+            if all(map(math.isfinite, _to_floats(loss_dict).values())):
+                where = "The losses of this process are finite; another one tells where it is."
+            else:
+                with self._autocast():
+                    where = describe_nonfinite(self.model, batch)
             raise FloatingPointError(f"{error}\n{where}") from None
 
     def after_step(self) -> None:
@@ -454,6 +463,9 @@ class AMPTrainer(SimpleTrainer):
         self.precision = precision
         self.log_grad_scaler = log_grad_scaler
 
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self._device_type, dtype=self.precision)
+
     def run_step(self) -> None:
         """As :class:`SimpleTrainer`, with the loss scaled for the backward pass.
 
@@ -462,7 +474,7 @@ class AMPTrainer(SimpleTrainer):
         data, data_time = self._next_batch()
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        with torch.autocast(self._device_type, dtype=self.precision):
+        with self._autocast():
             loss_dict, losses = self._losses(self.model(data))
         if not self.zero_grad_before_forward:
             self.optimizer.zero_grad()
