@@ -278,11 +278,13 @@ def test_two_processes_are_like_one(tmp_path, async_write_metrics):
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
 
 
-def train_bad_shard(rank, folder):
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+def join_two(rank, rendezvous):
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     comm.create_local_process_group(2)
+
+
+def train_bad_shard(rank, folder):
+    join_two(rank, folder / "rendezvous")
     model = create_ddp_model(make_plain_net())
     batch = torch.ones(2, 6) if rank == 0 else torch.full((2, 6), float("nan"))
     trainer = SimpleTrainer(model, [batch], torch.optim.SGD(model.parameters(), lr=0.1))
@@ -303,3 +305,36 @@ def test_each_process_tells_of_its_own_bad_loss(tmp_path):
     assert all("Loss became infinite or NaN at iteration=0" in text for text in texts)
     assert "another one tells" in texts[0]
     assert "batch of the input (shape (2, 6): 12 NaN, 0 infinite)" in texts[1]
+
+
+def train_default_twice(rank, folder):
+    """In folders of their own, as on two machines; only the first one's has checkpoints."""
+    join_two(rank, folder / "rendezvous")
+    iterations, weights = [], []
+    for max_iter in (15, 20):
+        seed_all_rng(rank)
+        cfg = make_config(folder / str(rank))
+        cfg.SOLVER.MAX_ITER = max_iter
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=True)
+        iterations.append(trainer.start_iter)
+        weights.append([p.detach().clone() for p in trainer.model.parameters()])
+        trainer.train()
+        weights.append([p.detach().clone() for p in trainer.model.parameters()])
+    torch.save({"iterations": iterations, "weights": weights}, folder / f"{rank}.pth")
+
+
+def test_two_processes_resume_together(tmp_path):
+    processes = [
+        FORK.Process(target=train_default_twice, args=(rank, tmp_path)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    one, other = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    assert one["iterations"] == other["iterations"] == [0, 15]
+    assert_equal(one["weights"][1:], other["weights"][1:])
+    assert_equal(one["weights"][2], one["weights"][1])
+    assert not (tmp_path / "1").exists()
