@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from detectron2.layers import DeformConv
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.analysis import (
     FlopCountAnalysis,
@@ -115,6 +116,22 @@ def test_count_operators(count, expected: dict[str, float]) -> None:
     assert model.backbone.training
     assert not model.head.training
     assert model.backbone[1].num_batches_tracked == 0
+
+
+def test_deformable_convolution() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = DeformConv(4, 6, 3, padding=1, groups=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x, x.new_zeros(1, 18, 5, 7))
+
+    image = torch.zeros(1, 4, 5, 7)
+    assert FlopCountAnalysis(Model(), image).by_module_and_operator()["conv"] == {
+        "deform_conv": 6 * 5 * 7 * (4 // 2) * 3 * 3
+    }
+    assert activation_count_operators(Model(), image) == {"deform_conv": 6 * 5 * 7 / 1e6}
 
 
 def test_further_handles() -> None:

@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+import signal
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -210,6 +212,22 @@ class TestJSONWriter:
             writer.write()
             writer.close()
         assert path.read_text() == kept + '{"iteration": 2, "loss": 1.0}\n'
+
+
+def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    script = f"""
+import os, signal
+from detectron2.utils.events import EventStorage, JSONWriter
+with EventStorage(7) as storage:
+    writer = JSONWriter({str(path)!r})
+    storage.put_scalar("loss", 1)
+    writer.write()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.run([sys.executable, "-c", script], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert read_lines(path) == [{"iteration": 7, "loss": 1}]
 
 
 class Recorder:

@@ -1,10 +1,12 @@
 """fvcore's analyses of traced models, for models that take and return more than tensors."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import fvcore.nn
 import torch
+from fvcore.nn.jit_handles import generic_activation_jit
 from torch import nn
 
 # Their cost is small beside that of convolutions and products: no need to warn of them.
@@ -14,17 +16,29 @@ _CHEAP_OPERATORS = (
     "clamp_", "clone", "constant_pad_nd", "copy_", "cumsum", "div", "div_", "eq", "exp",
     "expand_as", "fill_", "floor", "floor_divide", "gather", "ge", "gelu", "gt", "index_put_",
     "isfinite", "le", "log", "log2", "logical_and", "lt", "max", "max_pool2d", "maximum", "mean",
-    "meshgrid", "min", "minimum", "mul", "mul_", "ne", "neg", "nonzero_numpy", "pad", "pow", "prod",
-    "reciprocal", "relu", "relu_", "repeat", "repeat_interleave", "round", "rsub", "scatter_",
-    "sigmoid", "sigmoid_", "softmax", "sort", "sqrt", "sub", "sub_", "sum", "topk", "where",
-    "zeros_like",
+    "meshgrid", "min", "minimum", "mul", "mul_", "nan_to_num", "ne", "neg", "new_ones", "new_zeros",
+    "nonzero_numpy", "pad", "pow", "prod", "reciprocal", "relu", "relu_", "repeat",
+    "repeat_interleave", "round", "rsub", "scatter_", "sigmoid", "sigmoid_", "softmax", "sort",
+    "sqrt", "sub", "sub_", "sum", "topk", "where", "zeros_like",
 )
 # fmt: on
 _IGNORED_OPERATORS = [
     *(f"aten::{name}" for name in _CHEAP_OPERATORS),
+    "detectron2::box_iou_rotated",
+    "detectron2::nms_rotated",
+    "detectron2::pairwise_ioa",
+    "detectron2::pairwise_iou",
+    "detectron2::paste_masks",
+    "detectron2::roi_align_rotated_forward",
     "torchvision::nms",
     "torchvision::roi_align",
 ]
+
+
+def _deform_conv_flops(inputs: list[Any], outputs: list[Any]) -> int:
+    """Multiplications of a deformable convolution, without those of its interpolation."""
+    weight = inputs[3].type().sizes()  # (C_out, C_in / groups, kernel height, kernel width)
+    return math.prod(outputs[0].type().sizes()) * math.prod(weight[1:])
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -49,10 +63,13 @@ class _StructuredAnalysis:
     A wrapper module would do for the tracer, but the names of all modules would begin with its.
     """
 
+    _deform_conv_handle: Callable[[list[Any], list[Any]], Any]
+
     def __init__(self, model: nn.Module, inputs: Any) -> None:
         super().__init__(model, ())
         self._arguments = inputs if isinstance(inputs, tuple) else (inputs,)
         self.set_op_handle(**dict.fromkeys(_IGNORED_OPERATORS))
+        self.set_op_handle("detectron2::deform_conv", type(self)._deform_conv_handle)
 
     def _analyze(self) -> Any:
         model = self._model
@@ -82,6 +99,10 @@ class FlopCountAnalysis(_StructuredAnalysis, fvcore.nn.FlopCountAnalysis):
             dicts with ``"image"``.
     """
 
+    _deform_conv_handle = staticmethod(_deform_conv_flops)
+
 
 class ActivationCountAnalysis(_StructuredAnalysis, fvcore.nn.ActivationCountAnalysis):
     """fvcore's ``ActivationCountAnalysis``, for any inputs that the model takes."""
+
+    _deform_conv_handle = staticmethod(generic_activation_jit("deform_conv"))
