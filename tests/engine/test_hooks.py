@@ -348,6 +348,7 @@ def test_averages_are_part_of_the_state():
     resumed_ema = hooks.EMA(resumed.model, decay=0.9)
     resumed.register_hooks([resumed_ema])
     resumed.load_state_dict(part.state_dict())
+    assert resumed_ema.averaged_state_dict()["weight"].item() == pytest.approx(averages(0.9, 3))
     resumed.train(3, 7)
     expected = ema.averaged_state_dict()
     assert expected.keys() == whole.model.state_dict().keys()

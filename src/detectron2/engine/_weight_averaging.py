@@ -57,11 +57,14 @@ class EMA(HookBase):
         self._file_prefix = file_prefix
         self._updates = 0
         self._average: dict[str, torch.Tensor] | None = None
+        # Found once: walking through a large model's modules takes a millisecond.
+        self._weights: dict[str, torch.Tensor] = {}
 
     def before_train(self) -> None:
         # Not before: weights are loaded between the making of the hook and the training.
+        self._weights = self._find_weights()
         if self._average is None:
-            self._average = {name: t.detach().clone() for name, t in self._weights().items()}
+            self._average = {name: weight.clone() for name, weight in self._weights.items()}
 
     def after_step(self) -> None:
         self.update()
@@ -70,7 +73,7 @@ class EMA(HookBase):
         if self._checkpointer is not None and self.trainer.iter >= self.trainer.max_iter:
             self._save()
 
-    def _weights(self) -> dict[str, torch.Tensor]:
+    def _find_weights(self) -> dict[str, torch.Tensor]:
         """What is saved of the model; a tensor that has several names has the first."""
         saved = self._model.state_dict().keys()
         tensors = itertools.chain(self._model.named_parameters(), self._model.named_buffers())
@@ -82,7 +85,7 @@ class EMA(HookBase):
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         averages, weights = [], []
-        for name, weight in self._weights().items():
+        for name, weight in self._weights.items():
             if weight.is_floating_point():
                 averages.append(self._average[name])
                 weights.append(weight)
@@ -101,7 +104,7 @@ class EMA(HookBase):
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, weight in self._weights().items():
+        for name, weight in self._weights.items():
             average = self._average[name]
             kept = weight.clone()
             weight.copy_(average)
@@ -130,11 +133,12 @@ class EMA(HookBase):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the average; names and shapes are those of the model."""
-        weights = self._weights()
+        weights = self._find_weights()
         average = state_dict["average"]
         if average.keys() != weights.keys():
             names = sorted(average.keys() ^ weights.keys())
             raise ValueError(f"the saved average is of another model: they differ in {names}")
+        self._weights = weights
         self._updates = state_dict["updates"]
         self._average = {
             name: torch.empty_like(weight).copy_(average[name]) for name, weight in weights.items()
