@@ -381,6 +381,17 @@ def test_report_names_the_parameter():
     assert "the batch does not name them" in text
 
 
+def test_report_of_a_trainer_with_a_step_of_its_own():
+    class Own(SimpleTrainer):
+        def run_step(self):
+            next(self._data_loader_iter)
+            self._write_metrics({"loss": torch.tensor(float("inf"))}, data_time=0.0)
+
+    model = Toy()
+    with pytest.raises(FloatingPointError, match="the batch is not known"):
+        Own(model, batches(), sgd(model)).train(0, 1)
+
+
 def test_report_is_of_the_precision_of_the_training():
     class Net(Toy):
         def forward(self, x):

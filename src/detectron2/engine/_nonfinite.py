@@ -21,7 +21,7 @@ def describe_nonfinite(model: nn.Module, batch: Any) -> str:
 
     Args:
         model: in the mode, and with the weights, that gave the loss.
-        batch: what it was called with.
+        batch: what it was called with; None if that is not known.
 
     Returns:
         Two lines.
@@ -40,6 +40,8 @@ def _first_bad(model: nn.Module, batch: Any) -> str:
         for name, tensor in named:
             if not _is_finite(tensor):
                 return f"{kind} {name} ({_summarize(tensor)})"
+    if batch is None:
+        return "not looked for in activations: the batch is not known"
     waits_for_others = any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
     if comm.get_world_size() > 1 and waits_for_others:
         return "not looked for in activations: SyncBatchNorm would wait for the other processes"
