@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import importlib
 import logging
-import random
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from detectron2.engine import hooks
+from detectron2.engine._predictor import DefaultPredictor
+from detectron2.engine._rng_state import get_rng_state, set_rng_state
 from detectron2.engine._setup import (
     _get,
     create_ddp_model,
@@ -73,79 +73,6 @@ def __getattr__(name: str) -> Any:
     if name not in _REEXPORTED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_REEXPORTED[name]), name)
-
-
-class DefaultPredictor:
-    """Predictions for images as they come from a file, on one device, without a data set.
-
-    It loads ``cfg.MODEL.WEIGHTS``, resizes images as the configuration says for testing, and
-    converts them to the configured colour order.
-
-    Attributes:
-        cfg: a copy of the configuration.
-        model: in evaluation mode.
-        aug: the resizing.
-        input_format: ``"RGB"`` or ``"BGR"``, what the model takes.
-        metadata: of the first data set in ``cfg.DATASETS.TEST``; missing if there is none.
-    """
-
-    def __init__(self, cfg: CfgNode) -> None:
-        """
-        Args:
-            cfg: of a model that takes BGR or RGB images.
-
-        Raises:
-            ValueError: the model takes another format.
-        """
-        from detectron2.checkpoint import DetectionCheckpointer
-        from detectron2.data.transforms import ResizeShortestEdge
-        from detectron2.modeling import build_model
-
-        if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise ValueError(
-                f'DefaultPredictor needs INPUT.FORMAT "RGB" or "BGR", not {cfg.INPUT.FORMAT!r}'
-            )
-        self.cfg = cfg.clone()
-        self.model = build_model(self.cfg)
-        self.model.eval()
-        if cfg.DATASETS.TEST:
-            from detectron2.data import MetadataCatalog
-
-            self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
-        self.aug = ResizeShortestEdge(
-            [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
-        )
-        self.input_format = cfg.INPUT.FORMAT
-
-    @torch.no_grad()
-    def __call__(self, original_image: np.ndarray | Sequence[np.ndarray]) -> Any:
-        """Predict.
-
-        Args:
-            original_image: (H, W, 3) uint8, BGR whatever the model takes; or a list of such
-                images, of any sizes, which go through the model as one batch.
-
-        Returns:
-            What the model returns for the image, at the image's own size; for a list, a list of
-            that.
-        """
-        if isinstance(original_image, np.ndarray):
-            return self.model([self._prepare(original_image)])[0]
-        images = list(original_image)
-        return self.model([self._prepare(image) for image in images]) if images else []
-
-    def _prepare(self, image: np.ndarray) -> dict[str, Any]:
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"an image must have the shape (H, W, 3), not {image.shape}")
-        height, width = image.shape[:2]
-        if self.input_format == "RGB":
-            image = image[:, :, ::-1]
-        resized = self.aug.get_transform(image).apply_image(image)
-        # Channels first; made contiguous while it is still bytes.
-        pixels = np.ascontiguousarray(resized.transpose(2, 0, 1)).astype("float32")
-        tensor = torch.as_tensor(pixels, device=self.cfg.MODEL.DEVICE)
-        return {"image": tensor, "height": height, "width": width}
 
 
 class _CallAfterBackward(HookBase):
@@ -309,7 +236,7 @@ class DefaultTrainer(TrainerBase):
         if self._rng_state is not None:
             # It draws a seed for its workers, which had happened before the checkpoint.
             _ = self._trainer._data_loader_iter
-            _set_rng_state(self._rng_state)
+            set_rng_state(self._rng_state)
             self._rng_state = None
 
     def run_step(self) -> None:
@@ -337,7 +264,7 @@ class DefaultTrainer(TrainerBase):
         state["_trainer"] = self._trainer.state_dict()
         # The others' generators are out of rank 0's reach, which writes the checkpoint.
         if comm.get_world_size() == 1:
-            state["rng"] = _get_rng_state()
+            state["rng"] = get_rng_state()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -535,26 +462,3 @@ def _amp_dtype(cfg: CfgNode) -> torch.dtype:
     if name not in ("float16", "bfloat16"):
         raise ValueError(f'SOLVER.AMP.DTYPE must be "float16" or "bfloat16", not {name!r}')
     return getattr(torch, name)
-
-
-def _get_rng_state() -> dict[str, Any]:
-    """The states of the global random generators, of what a checkpoint may contain."""
-    name, keys, *position = np.random.get_state()
-    state = {
-        "python": random.getstate(),
-        "numpy": (name, keys.tolist(), *position),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *position = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *position))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from detectron2.engine._losses import FetchedLosses, to_floats
 from detectron2.engine._nonfinite import describe_nonfinite
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
@@ -312,7 +313,7 @@ class SimpleTrainer(TrainerBase):
         if (cur_iter + 1) % self.gather_metric_period:
             return
         if self.async_write_metrics:
-            fetched = _FetchedLosses(loss_dict)
+            fetched = FetchedLosses(loss_dict)
             self._pending_metrics = (fetched, data_time, cur_iter, prefix, self._batch)
         else:
             self._write_checked(loss_dict, data_time, cur_iter, prefix, self._batch)
@@ -335,7 +336,7 @@ class SimpleTrainer(TrainerBase):
         try:
             self.write_metrics(loss_dict, data_time, cur_iter, prefix)
         except FloatingPointError as error:
-            if all(map(math.isfinite, _to_floats(loss_dict).values())):
+            if all(map(math.isfinite, to_floats(loss_dict).values())):
                 where = "The losses of this process are finite; another one tells where it is."
             else:
                 with self._autocast():
@@ -371,7 +372,7 @@ class SimpleTrainer(TrainerBase):
             FloatingPointError: a loss is NaN or infinite: in rank 0 one of any process, elsewhere
                 one of its own.
         """
-        metrics = _to_floats(loss_dict)
+        metrics = to_floats(loss_dict)
         storage = get_event_storage()
         storage.put_scalar("rank_data_time", data_time, cur_iter=cur_iter)
         gathered = comm.gather((metrics, data_time))
@@ -498,39 +499,6 @@ class AMPTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if state := state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state)
-
-
-def _stack(loss_dict: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The values of scalars as one tensor, so that one transfer brings them from their device."""
-    values = [value.detach().reshape(()) for value in loss_dict.values()]
-    if len({value.device for value in values}) > 1:
-        values = [value.cpu() for value in values]
-    return torch.stack(values) if values else torch.empty(0)
-
-
-def _to_floats(loss_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    return dict(zip(loss_dict, _stack(loss_dict).tolist(), strict=True))
-
-
-class _FetchedLosses:
-    """Losses on their way to the CPU, which goes on meanwhile."""
-
-    def __init__(self, loss_dict: Mapping[str, torch.Tensor]) -> None:
-        self._names = list(loss_dict)
-        self._values = _stack(loss_dict)
-        self._arrival: torch.cuda.Event | None = None
-        if self._values.is_cuda:
-            # A copy to memory that is not pinned would wait for the device.
-            pinned = torch.empty_like(self._values, device="cpu", pin_memory=True)
-            self._values = pinned.copy_(self._values, non_blocking=True)
-            self._arrival = torch.cuda.Event()
-            self._arrival.record()
-
-    def result(self) -> dict[str, torch.Tensor]:
-        """They, on the CPU, once they are there."""
-        if self._arrival is not None:
-            self._arrival.synchronize()
-        return dict(zip(self._names, self._values.unbind(), strict=True))
 
 
 def _has_state(data_loader: Any) -> bool:
