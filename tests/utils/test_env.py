@@ -49,7 +49,8 @@ def test_seed_all_rng():
     assert all(a != b for a, b in zip(draw(), first, strict=True))
     env.seed_all_rng(7)
     assert draw() == first
-    env.seed_all_rng(2**40)  # more than NumPy takes
+    env.seed_all_rng(2**40 + 5)  # more than NumPy takes, and than the interpreter
+    assert os.environ["PYTHONHASHSEED"] == "5"
     env.seed_all_rng()
     unseeded = draw()
     env.seed_all_rng()

@@ -36,11 +36,12 @@ def seed_all_rng(seed: int | None = None) -> None:
     if seed is None:
         seed = os.getpid() + time.time_ns() // 1000 + int.from_bytes(os.urandom(2), "little")
         logging.getLogger(__name__).info("Using a generated random seed %d", seed)
-    # NumPy's legacy generator takes 32 bits only.
+    # NumPy's legacy generator takes 32 bits only, and so does the interpreter: with more in its
+    # environment it does not start.
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     random.seed(seed)
-    os.environ["PYTHONHASHSEED"] = str(seed)
+    os.environ["PYTHONHASHSEED"] = str(seed % 2**32)
 
 
 def _configure_opencv() -> None:
