@@ -3,6 +3,7 @@
 // be bound to a versioned one of the build machine; a hidden definition here binds it inside the
 // extension.
 
+#include <cmath>
 #include <ios>
 #include <new>
 #include <sstream>
@@ -15,6 +16,12 @@ extern "C" {
 // zero says that there may be more, as there always are under PyTorch.
 extern DETECTRON2_HIDDEN char __libc_single_threaded;
 char __libc_single_threaded = 0;
+
+// exp, GLIBC_2.29. The function of long double has kept its version.
+DETECTRON2_HIDDEN double detectron2_exp(double value) __asm__("exp");
+double detectron2_exp(double value) {
+  return static_cast<double>(std::exp(static_cast<long double>(value)));
+}
 
 // std::__throw_bad_array_new_length, GLIBCXX_3.4.29: what allocators call since GCC 11 when asked
 // for more elements than an address space holds.
