@@ -1,5 +1,11 @@
-"""Leaves out what the machine cannot run (mark `gpu`) and what takes minutes (mark `slow`)."""
+"""Leaves out what the machine cannot run (mark `gpu`) and what takes minutes (mark `slow`).
 
+Every test starts from the same random numbers.
+"""
+
+import random
+
+import numpy as np
 import pytest
 import torch
 
@@ -16,3 +22,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(no_cuda)
         if not slow_asked_for and "slow" in item.keywords:
             item.add_marker(not_asked_for)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
