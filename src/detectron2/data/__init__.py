@@ -1,0 +1,1 @@
+"""Datasets, and what makes batches of them."""

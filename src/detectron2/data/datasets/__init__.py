@@ -1,0 +1,1 @@
+"""Datasets: formats and what is registered."""

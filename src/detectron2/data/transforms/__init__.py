@@ -1,0 +1,1 @@
+"""Transforms of images and their annotations, and augmentations that make them."""

@@ -1,0 +1,1 @@
+"""Trackers of instances over video frames."""
