@@ -82,9 +82,14 @@ def test_unknown_callbacks_are_refused():
 def test_each_module_gets_its_own_mode_back():
     model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2)))
     model[1].eval()
-    with pytest.raises(KeyError), inference_context(model):
-        assert not any(module.training for module in model.modules())
-        raise KeyError
+
+    def fails():
+        with inference_context(model):
+            assert not any(module.training for module in model.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert [module.training for module in model.modules()] == [True, True, False, False]
 
 
