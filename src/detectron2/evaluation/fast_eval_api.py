@@ -133,7 +133,7 @@ class COCOeval_opt(COCOeval):  # noqa: N801  (the name is public API)
         if self.params.iouType == "bbox":
             return box_ious(packed)
         if self.params.iouType == "segm":
-            return mask_ious(packed, self.cocoGt, self.cocoDt)
+            return mask_ious(packed)
         if self.params.iouType == "keypoints":
             return keypoint_similarities(packed, self.params.kpt_oks_sigmas)
         raise ValueError(
@@ -146,6 +146,7 @@ class COCOeval_opt(COCOeval):  # noqa: N801  (the name is public API)
             torch.from_numpy(self._similarities),
             torch.from_numpy(packed.dt_areas),
             torch.from_numpy(packed.gt_areas),
+            torch.from_numpy(packed.dt_ignore),
             torch.from_numpy(packed.gt_crowd),
             torch.from_numpy(packed.gt_ignore),
             torch.from_numpy(packed.dt_offsets),
