@@ -1,7 +1,7 @@
 """The native core of COCO evaluation, ``torch.ops.detectron2.coco_*``, with its fake kernels.
 
-The ops run on the CPU and use all of PyTorch's intra-op threads. They read a data set as flat arrays
-cut into *groups*: the detections and ground truths of one category in one image. Group ``g``
+The ops run on the CPU and use all of PyTorch's intra-op threads. They read a data set as flat
+arrays cut into *groups*: the detections and ground truths of one category in one image. Group ``g``
 holds detections ``dt_offsets[g]:dt_offsets[g + 1]``, best score first, and ground truths likewise.
 """
 

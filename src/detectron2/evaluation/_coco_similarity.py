@@ -12,6 +12,7 @@ import torch
 from detectron2.evaluation import _coco_ops  # noqa: F401  (registers the ops)
 from detectron2.evaluation._coco_packing import PackedAnnotations
 
+
 def pair_offsets(packed: PackedAnnotations) -> np.ndarray:
     """Where the pairs of each group begin, and the end: int64, shape ``(N + 1,)``."""
     num_pairs = np.diff(packed.dt_offsets) * np.diff(packed.gt_offsets)
@@ -64,7 +65,10 @@ def _check_sizes(packed: PackedAnnotations, dt_sizes: np.ndarray, gt_sizes: np.n
     if not len(gt_sizes):
         return
     first = gt_sizes[np.minimum(packed.gt_offsets[:-1], len(gt_sizes) - 1)]
-    for kind, sizes, counts in (("detection", dt_sizes, num_dt), ("ground truth", gt_sizes, num_gt)):
+    for kind, sizes, counts in (
+        ("detection", dt_sizes, num_dt),
+        ("ground truth", gt_sizes, num_gt),
+    ):
         groups = np.repeat(np.arange(len(counts)), counts)
         differs = (sizes != first[groups]).any(axis=1) & (num_gt[groups] > 0)
         if differs.any():
