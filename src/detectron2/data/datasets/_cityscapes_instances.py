@@ -35,7 +35,7 @@ _LABEL_IDS = {c["name"]: c["id"] for c in CITYSCAPES_CATEGORIES} | _OTHER_LABEL_
 
 _GROUP = "group"
 
-# Cityscapes' masks of instances have 1000 times the label id plus a number, and the label id for a group.
+# Masks of instances have 1000 times the label id plus a number, or the label id for a group.
 _INSTANCE_DIVISOR = 1000
 
 

@@ -75,6 +75,8 @@ _LVIS = {
     "lvis_v0.5_val_cocofied": "lvis_v0.5_val_cocofied",
 }
 
+_ADE20K_FOLDERS = {"train": "training", "val": "validation"}
+
 _VOC_SPLITS = {2007: ("trainval", "train", "val", "test"), 2012: ("trainval", "train", "val")}
 
 
@@ -171,21 +173,20 @@ def register_all_ade20k(root: str) -> None:
 
     Labels are read from ``annotations_detectron2``, where 0 is the first class and 255 is ignored.
     """
-    ade20k = os.path.join(root, "ADEChallengeData2016")
-    for split, folder in (("train", "training"), ("val", "validation")):
-        image_root = os.path.join(ade20k, "images", folder)
-        sem_seg_root = os.path.join(ade20k, "annotations_detectron2", folder)
-        register(
-            f"ade20k_sem_seg_{split}",
-            functools.partial(load_sem_seg, sem_seg_root, image_root),
-            {
-                "image_root": image_root,
-                "sem_seg_root": sem_seg_root,
-                "evaluator_type": "sem_seg",
-                "ignore_label": 255,
-                "stuff_classes": list(ADE20K_SEM_SEG_CATEGORIES),
-            },
+    for split, folder in _ADE20K_FOLDERS.items():
+        images, labels = (
+            os.path.join(root, "ADEChallengeData2016", kind, folder)
+            for kind in ("images", "annotations_detectron2")
         )
+        metadata = {
+            "stuff_classes": list(ADE20K_SEM_SEG_CATEGORIES),
+            "ignore_label": 255,
+            "evaluator_type": "sem_seg",
+            "image_root": images,
+            "sem_seg_root": labels,
+        }
+        loader = functools.partial(load_sem_seg, labels, images)
+        register(f"ade20k_sem_seg_{split}", loader, metadata)
 
 
 # Not where the file is run or copied as something else.
