@@ -189,12 +189,19 @@ def register_all_ade20k(root: str) -> None:
         register(f"ade20k_sem_seg_{split}", loader, metadata)
 
 
+def _register_all(root: str) -> None:
+    for register_family in (
+        register_all_ade20k,
+        register_all_cityscapes,
+        register_all_cityscapes_panoptic,
+        register_all_coco,
+        register_all_lvis,
+        register_all_pascal_voc,
+    ):
+        register_family(root)
+
+
 # Not where the file is run or copied as something else.
 if __name__.endswith(".builtin"):
-    _root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
-    register_all_coco(_root)
-    register_all_lvis(_root)
-    register_all_cityscapes(_root)
-    register_all_cityscapes_panoptic(_root)
-    register_all_pascal_voc(_root)
-    register_all_ade20k(_root)
+    _root = os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    _register_all(_root)
