@@ -162,9 +162,7 @@ class Metadata(types.SimpleNamespace):
 
 
 def _warn_of_old_name(key: str, renamed: str) -> None:
-    log_first_n(
-        logging.WARNING, f"the metadata's {key!r} is now called {renamed!r}", key="message"
-    )
+    log_first_n(logging.WARNING, f"the metadata's {key!r} is now called {renamed!r}", key="message")
 
 
 def _equal(old: Any, new: Any) -> bool:
