@@ -12,8 +12,11 @@ from pycocotools.cocoeval import COCOeval, Params
 
 from detectron2.evaluation import _coco_ops  # noqa: F401  (registers the ops)
 from detectron2.evaluation._coco_packing import PackedAnnotations, pack_annotations
+from detectron2.evaluation._coco_results import load_results
 from detectron2.evaluation._coco_similarity import box_ious, keypoint_similarities, mask_ious
 from detectron2.evaluation._coco_tables import image_table, similarity_table
+
+__all__ = ["COCOeval_opt", "load_results"]
 
 logger = logging.getLogger(__name__)
 
