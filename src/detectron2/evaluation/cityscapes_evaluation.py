@@ -16,7 +16,7 @@ from detectron2.data.catalog import MetadataCatalog
 from detectron2.evaluation import _cityscapes_labels as labels
 from detectron2.evaluation import _cityscapes_metrics as metrics
 from detectron2.evaluation._gather import abbreviated, iterate_over_all
-from detectron2.evaluation._sem_seg_metrics import confusion_matrix
+from detectron2.evaluation._sem_seg_metrics import confusion_matrix, most_likely_labels
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -202,7 +202,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
         to_id = np.array(labels.TRAIN_ID_TO_ID, dtype=np.uint8)
         for image, output in zip(inputs, outputs, strict=True):
             name = image["file_name"]
-            train_ids = output["sem_seg"].argmax(dim=0).to(torch.uint8).to(self._cpu_device).numpy()
+            train_ids = most_likely_labels(output["sem_seg"], torch.uint8)
             if train_ids.size and train_ids.max() >= len(to_id):
                 raise ValueError(
                     f"{name}: class {train_ids.max()} is predicted, but Cityscapes has {len(to_id)}"
