@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from detectron2.evaluation._joint_areas import joint_areas
+
 VOID = 0
 """The id of pixels that belong to no segment."""
 
-_ID_BITS = 24
+_MAX_ID = (1 << 24) - 1
 
 
 def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
     """Turn ids ``(H, W)`` in [0, 2^24) into the colours of panoptic PNG files, ``(H, W, 3)``."""
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < 1 << _ID_BITS:
-        raise ValueError(
-            f"ids of segments are in [0, 2^{_ID_BITS}), got [{ids.min()}, {ids.max()}]"
-        )
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) <= _MAX_ID:
+        raise ValueError(f"ids of segments are from 0 to {_MAX_ID}, got {ids.min()} to {ids.max()}")
     return np.stack([(ids >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], axis=-1)
 
 
@@ -28,21 +28,6 @@ def rgb_to_ids(rgb: np.ndarray) -> np.ndarray:
     """The inverse of :func:`ids_to_rgb`, int32."""
     red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
     return red | green << 8 | blue << 16
-
-
-def joint_areas(first: np.ndarray, second: np.ndarray) -> dict[tuple[int, int], int]:
-    """Count the pixels of each pair of ids in two maps of one size, with ids in [0, 2^24)."""
-    pairs = (first.astype(np.int64) << _ID_BITS | second).ravel()
-    # Neighbours mostly are of the same segments: there are far fewer runs than pixels to sort.
-    starts = np.append(0, np.flatnonzero(pairs[1:] != pairs[:-1]) + 1)[: pairs.size]
-    lengths = np.diff(starts, append=pairs.size)
-    keys, inverse = np.unique(pairs[starts], return_inverse=True)
-    areas = np.bincount(inverse, weights=lengths).astype(np.int64)
-    mask = (1 << _ID_BITS) - 1
-    return {
-        (key >> _ID_BITS, key & mask): area
-        for key, area in zip(keys.tolist(), areas.tolist(), strict=True)
-    }
 
 
 class CategoryCounts:

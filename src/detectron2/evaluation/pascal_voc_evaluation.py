@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.evaluation import _voc_metrics as metrics
@@ -47,6 +48,7 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
         self._image_set_path = os.path.join(
             metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt"
         )
+        self._cpu_device = torch.device("cpu")
         self._logger = logging.getLogger(__name__)
         self.reset()
 
@@ -68,16 +70,16 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
         """
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"]
-            classes = instances.pred_classes.cpu().numpy().astype(np.int64)
+            classes = instances.pred_classes.to(self._cpu_device).numpy().astype(np.int64)
             if unknown := set(classes[(classes < 0) | (classes >= len(self._class_names))]):
                 raise ValueError(
                     f"image {image['image_id']!r}: {self._dataset_name!r} has "
                     f"{len(self._class_names)} classes, so none of index {min(unknown)}"
                 )
-            boxes = instances.pred_boxes.tensor.cpu().numpy().astype(np.float64)
+            boxes = instances.pred_boxes.tensor.to(self._cpu_device).numpy().astype(np.float64)
             # Pixels are counted from 1, and the last one belongs to the box.
             boxes[:, :2] += 1
-            scores = instances.scores.cpu().numpy().astype(np.float64)
+            scores = instances.scores.to(self._cpu_device).numpy().astype(np.float64)
             self._predictions.append(
                 (str(image["image_id"]), classes, np.round(scores, 3), np.round(boxes, 1))
             )

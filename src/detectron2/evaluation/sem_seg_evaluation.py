@@ -20,6 +20,7 @@ from detectron2.evaluation._sem_seg_metrics import (
     BOUNDARY_MAX_CLASSES,
     boundary_differences,
     confusion_matrix,
+    most_likely_labels,
     segmentation_scores,
 )
 from detectron2.evaluation.evaluator import DatasetEvaluator
@@ -146,26 +147,25 @@ class SemSegEvaluator(DatasetEvaluator):
             size = self._num_classes + 1
             self._conf_matrix += confusion_matrix(predicted, actual, size)
             if self._compute_boundary_iou:
+                # Labels are below 256 here.
                 self._b_conf_matrix += confusion_matrix(
-                    boundary_differences(predicted), boundary_differences(actual), size
+                    boundary_differences(predicted.astype(np.uint8, copy=False)),
+                    boundary_differences(actual),
+                    size,
                 )
             if self._output_dir is not None:
                 self._predictions.extend(self.encode_json_sem_seg(predicted, name))
             self._processed[name] += 1
 
-    @property
-    def _label_dtype(self) -> torch.dtype:
-        return torch.uint8 if self._compute_boundary_iou else torch.int64
-
     def _predicted_labels(self, name: str, logits: torch.Tensor) -> np.ndarray:
-        labels = logits.argmax(dim=0)
-        if len(logits) > self._num_classes and int(labels.max()) >= self._num_classes:
+        dtype = torch.uint8 if len(logits) <= 256 else torch.int64
+        labels = most_likely_labels(logits, dtype)
+        if labels.size and (highest := labels.max()) >= self._num_classes:
             raise ValueError(
-                f"{name}: {self._dataset_name!r} has {self._num_classes} classes, but "
-                f"{int(labels.max())} of {len(logits)} is predicted"
+                f"{name}: {self._dataset_name!r} has {self._num_classes} classes, but class "
+                f"{highest} of {len(logits)} is predicted"
             )
-        # Narrow before the copy from the device.
-        return labels.to(self._label_dtype).to(self._cpu_device).numpy()
+        return labels
 
     def _actual_labels(self, name: str) -> np.ndarray:
         """The ground truth, with ``num_classes`` where it is ignored."""
