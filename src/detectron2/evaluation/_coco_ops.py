@@ -109,3 +109,21 @@ def _coco_accumulate(
     precision = dt_scores.new_empty((num_thresholds, len(recall_thresholds), *curves))
     recall = dt_scores.new_empty((num_thresholds, *curves))
     return precision, recall, torch.empty_like(precision)
+
+
+@torch.library.register_fake("detectron2::coco_results_json")
+def _coco_results_json(
+    image_ids: torch.Tensor,
+    image_id_offsets: torch.Tensor,
+    images: torch.Tensor,
+    category_ids: torch.Tensor,
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    mask_codes: torch.Tensor,
+    mask_begin: torch.Tensor,
+    mask_end: torch.Tensor,
+    mask_sizes: torch.Tensor,
+    keypoints: torch.Tensor,
+) -> torch.Tensor:
+    num_characters = torch.library.get_ctx().new_dynamic_size()
+    return image_ids.new_empty(num_characters)
