@@ -5,6 +5,13 @@
 namespace detectron2 {
 namespace {
 
+// Where CUDA sorts, a NaN comes first or last by its sign, and bfloat16's never first: so in
+// float32 at least, and after a difference, whose NaN has no sign.
+Tensor stable_argsort_descending(const Tensor& scores) {
+  const Tensor zero = torch::stable::new_zeros(scores, {1});
+  return aten::stable_argsort_descending(torch::stable::subtract(scores, zero));
+}
+
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
   check_nms_rotated_args(boxes, scores);
   const int64_t count = boxes.size(0);
@@ -17,8 +24,7 @@ Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_thresho
   const Tensor contiguous_boxes = contiguous_as(boxes, dtype);
   const Tensor contiguous_scores = contiguous_as(scores, dtype);
   const bool wants_order = nms_rotated_wants_order(count);
-  // In float32 at least: where CUDA sorts bfloat16, NaN does not come first.
-  const Tensor order = wants_order ? aten::stable_argsort_descending(contiguous_scores) : kept;
+  const Tensor order = wants_order ? stable_argsort_descending(contiguous_scores) : kept;
   const Tensor total = empty_pinned_int64();
   int64_t num_kept = 0;
   dispatch_compute_dtype(dtype, [&](auto zero) {
