@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "csrc/nms_rotated/nms_rotated.h"
 #include "csrc/nms_rotated/nms_rotated_args.h"
 #include "csrc/torch_abi/torch_abi.h"
@@ -5,11 +7,12 @@
 namespace detectron2 {
 namespace {
 
-// Where CUDA sorts, a NaN comes first or last by its sign, and bfloat16's never first: so in
-// float32 at least, and after a difference, whose NaN has no sign.
-Tensor stable_argsort_descending(const Tensor& scores) {
-  const Tensor zero = torch::stable::new_zeros(scores, {1});
-  return aten::stable_argsort_descending(torch::stable::subtract(scores, zero));
+// Where CUDA sorts, a NaN comes first or last by its sign, and bfloat16's never first.
+Tensor stable_argsort_descending(const Tensor& float_scores) {
+  Tensor nan = torch::stable::new_empty(float_scores, {1});
+  torch::stable::fill_(nan, std::numeric_limits<double>::quiet_NaN());
+  return aten::stable_argsort_descending(
+      aten::where(aten::not_equal(float_scores, float_scores), nan, float_scores));
 }
 
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
