@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.data._check_report import DatasetReport
 from detectron2.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.datasets._coco_file import paused_gc, read_json
+from detectron2.data.datasets._coco_file import read_json
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.data.datasets.lvis import load_lvis_json
 
@@ -79,8 +79,7 @@ def _from_file(
     path: str, image_root: str | None, report: DatasetReport, is_lvis: bool
 ) -> Source | None:
     try:
-        with paused_gc():
-            content = read_json(path, must_be_finite=False)
+        content = read_json(path, must_be_finite=False)
     except (OSError, ValueError) as error:
         report.errors.add("failures to read the file", str(error))
         return None

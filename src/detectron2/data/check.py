@@ -73,18 +73,18 @@ def check_dataset(
         raise ValueError(f"num_workers must be positive, got {num_workers}")
     name = os.fspath(dataset) if isinstance(dataset, (str, os.PathLike)) else "records"
     report = DatasetReport(name, errors=Findings(max_examples), warnings=Findings(max_examples))
-    source = open_source(dataset, image_root, metadata, report)
-    if source is None:
-        return report
-    report.num_images = len(source.records)
-    _check_records(source.records, report)
-    if check_images and source.has_image_root:
-        _check_images(
-            source.records, report, decode=decode, num_workers=num_workers, progress=progress
-        )
-    elif check_images:
-        report.notes.append("the images were not checked, as no folder of images was given")
     with paused_gc():
+        source = open_source(dataset, image_root, metadata, report)
+        if source is None:
+            return report
+        report.num_images = len(source.records)
+        _check_records(source.records, report)
+        if check_images and source.has_image_root:
+            _check_images(
+                source.records, report, decode=decode, num_workers=num_workers, progress=progress
+            )
+        elif check_images:
+            report.notes.append("the images were not checked, as no folder of images was given")
         AnnotationChecker(source, report).check()
     return report
 
