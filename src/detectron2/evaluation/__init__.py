@@ -6,6 +6,7 @@ An evaluator, and what it needs, is imported when it is first asked for.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from detectron2.evaluation import evaluator, testing
 from detectron2.evaluation.evaluator import (
     DatasetEvaluator,
     DatasetEvaluators,
@@ -37,9 +38,19 @@ __all__ = [
     "PascalVOCDetectionEvaluator",
     "RotatedCOCOEvaluator",
     "SemSegEvaluator",
+    "cityscapes_evaluation",
+    "coco_evaluation",
+    "evaluator",
+    "fast_eval_api",
     "inference_context",
     "inference_on_dataset",
+    "lvis_evaluation",
+    "panoptic_evaluation",
+    "pascal_voc_evaluation",
     "print_csv_format",
+    "rotated_coco_evaluation",
+    "sem_seg_evaluation",
+    "testing",
     "verify_results",
 ]
 

@@ -11,7 +11,7 @@ from detectron2.config import configurable
 from detectron2.tracking.base_tracker import TRACKER_HEADS_REGISTRY
 from detectron2.tracking.vanilla_hungarian_bbox_iou_tracker import VanillaHungarianBBoxIOUTracker
 
-__all__ = ["IOUWeightedHungarianBBoxIOUTracker"]
+__all__ = ["CfgNode_", "IOUWeightedHungarianBBoxIOUTracker", "configurable"]
 
 
 @TRACKER_HEADS_REGISTRY.register()
@@ -19,37 +19,8 @@ class IOUWeightedHungarianBBoxIOUTracker(VanillaHungarianBBoxIOUTracker):
     """Matches the pairs whose boxes overlap most.
 
     A pair costs its negative IoU if that is at least ``track_iou_threshold``, else
-    ``LARGE_COST_VALUE``.
+    ``LARGE_COST_VALUE``. It is made with the arguments of its base class.
     """
-
-    @configurable
-    def __init__(
-        self,
-        *,
-        video_height: int,
-        video_width: int,
-        max_num_instances: int = 200,
-        max_lost_frame_count: int = 0,
-        min_box_rel_dim: float = 0.02,
-        min_instance_period: int = 1,
-        track_iou_threshold: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        """Takes what :class:`VanillaHungarianBBoxIOUTracker` takes."""
-        super().__init__(
-            video_height=video_height,
-            video_width=video_width,
-            max_num_instances=max_num_instances,
-            max_lost_frame_count=max_lost_frame_count,
-            min_box_rel_dim=min_box_rel_dim,
-            min_instance_period=min_instance_period,
-            track_iou_threshold=track_iou_threshold,
-            **kwargs,
-        )
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode_) -> dict[str, Any]:
-        return super().from_config(cfg)
 
     def assign_cost_matrix_values(
         self, cost_matrix: np.ndarray, bbox_pairs: list[dict[str, Any]]

@@ -51,12 +51,12 @@ class VanillaHungarianBBoxIOUTracker(BaseHungarianTracker):
             **kwargs: not used.
         """
         super().__init__(
-            video_height=video_height,
-            video_width=video_width,
-            max_num_instances=max_num_instances,
-            max_lost_frame_count=max_lost_frame_count,
-            min_box_rel_dim=min_box_rel_dim,
-            min_instance_period=min_instance_period,
+            video_height,
+            video_width,
+            max_num_instances,
+            max_lost_frame_count,
+            min_box_rel_dim,
+            min_instance_period,
             **kwargs,
         )
         self._track_iou_threshold = track_iou_threshold

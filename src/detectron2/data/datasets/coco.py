@@ -67,6 +67,7 @@ def load_coco_json(
             a wrong length, numbers that are not finite. The message names file and record.
     """
     start = time.perf_counter()
+    json_file = os.fspath(json_file)
     with paused_gc():
         # The published "minival" annotations have ids that are there twice.
         file = read_coco_file(json_file, unique_annotation_ids="minival" not in json_file)

@@ -95,6 +95,7 @@ def load_lvis_json(
             categories are not the metadata's.
     """
     start = time.perf_counter()
+    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     with paused_gc():
         file = read_coco_file(json_file, name_key="coco_url")
         if dataset_name is None:
