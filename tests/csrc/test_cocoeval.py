@@ -78,6 +78,7 @@ def accumulate_args(seed, num_dt=200, num_gt=80, num_categories=5):
         offsets(num_gt),
         torch.tensor([0.0, 0.7, 0.05, 1.0, 0.3], dtype=torch.float64),
         torch.tensor([1, 5, 100]),
+        True,
     ]
 
 
@@ -233,7 +234,7 @@ def test_accumulate_equals_reference(seed):
     args = accumulate_args(seed)
     precision, recall, scores = ops.coco_accumulate(*args)
     status, ignored, dt_scores, ranks, dt_offsets, gt_offsets, recalls, limits = (
-        x.numpy() for x in args
+        x.numpy() for x in args[:-1]
     )
     assert precision.shape == scores.shape == (3, 5, 5, 2, 3)
     assert recall.shape == (3, 5, 2, 3)
@@ -253,6 +254,15 @@ def test_accumulate_equals_reference(seed):
         assert recall[t, k, a, m] == wanted[2]
 
 
+def test_accumulate_without_scores():
+    args = accumulate_args(1)
+    wanted = ops.coco_accumulate(*args)
+    precision, recall, scores = ops.coco_accumulate(*args[:-1], False)
+    assert torch.equal(precision, wanted[0])
+    assert torch.equal(recall, wanted[1])
+    assert scores.numel() == 0
+
+
 def test_accumulate_without_detections_or_ground_truths():
     status = torch.zeros((1, 1, 0), dtype=torch.uint8)
     empty = torch.zeros(0, dtype=torch.float64)
@@ -266,6 +276,7 @@ def test_accumulate_without_detections_or_ground_truths():
             torch.tensor([0, num_gt]),
             torch.tensor([0.0, 1.0]).double(),
             torch.tensor([1]),
+            True,
         )
         for output in outputs:
             assert output.flatten().unique().tolist() == [wanted]
