@@ -145,7 +145,7 @@ class COCOEvaluator(DatasetEvaluator):
                 ``proposals``, or only them: Instances with ``proposal_boxes`` and
                 ``objectness_logits``.
         """
-        for input, output in zip(inputs, outputs, strict=False):
+        for input, output in zip(inputs, outputs, strict=True):
             found = {
                 name: output[name].to(self._cpu_device)
                 for name in ("instances", "proposals")

@@ -89,7 +89,7 @@ class LVISEvaluator(DatasetEvaluator):
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
         """Take in a batch, as :meth:`COCOEvaluator.process` does."""
-        for input, output in zip(inputs, outputs, strict=False):
+        for input, output in zip(inputs, outputs, strict=True):
             found = {
                 name: output[name].to(self._cpu_device)
                 for name in ("instances", "proposals")
