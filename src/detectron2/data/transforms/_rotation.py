@@ -38,15 +38,11 @@ class RotationTransform(Transform):
         interp: int | None = None,
     ) -> None:
         super().__init__()
-        image_center = np.array((w / 2, h / 2))
-        if center is None:
-            center = image_center
-        if interp is None:
-            interp = _LINEAR
-        if interp not in (_NEAREST, _LINEAR, _CUBIC):
+        if interp not in (None, _NEAREST, _LINEAR, _CUBIC):
             raise ValueError(f"interp must be 0, 1 or 2, got {interp}")
         if not math.isfinite(angle):
             raise ValueError(f"the angle must be finite, got {angle}")
+        image_center = np.array((w / 2, h / 2))
         bound_w, bound_h = w, h
         if expand:
             cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
@@ -57,8 +53,8 @@ class RotationTransform(Transform):
                 "w": w,
                 "angle": angle,
                 "expand": expand,
-                "center": center,
-                "interp": interp,
+                "center": image_center if center is None else center,
+                "interp": _LINEAR if interp is None else interp,
                 "image_center": image_center,
                 "bound_w": bound_w,
                 "bound_h": bound_h,
