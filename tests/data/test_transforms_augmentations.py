@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from detectron2.data import transforms as T  # noqa: N812
@@ -211,6 +212,8 @@ def test_shortest_edge_keeps_the_aspect_ratio_and_the_limit():
     ]
     for arguments, expected in cases:
         assert T.ResizeShortestEdge.get_output_shape(*arguments) == expected
+        scripted = torch.jit.script(T.ResizeShortestEdge.get_output_shape)
+        assert scripted(*arguments) == expected
 
 
 def test_shortest_edge_draws_from_the_range_or_the_choice():

@@ -67,7 +67,8 @@ def map_planes(image: np.ndarray, function: Callable[[torch.Tensor], torch.Tenso
         return result.numpy().astype(dtype, copy=False)
     if dtype.kind == "b":
         return (result >= 0.5).numpy()
-    return to_integers(result.round().numpy(), dtype)
+    info = np.iinfo(dtype)
+    return result.round().clamp_(info.min, info.max).numpy().astype(dtype)
 
 
 def take_nearest(
