@@ -21,7 +21,7 @@ class Resize(Augmentation):
 
     def __init__(self, shape: int | tuple[int, int], interp: int = Image.BILINEAR) -> None:
         super().__init__()
-        self.shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
+        self.shape = (shape, shape) if np.ndim(shape) == 0 else tuple(shape)
         self.interp = interp
 
     def get_transform(self, image: np.ndarray) -> Transform:
@@ -53,7 +53,7 @@ class ResizeShortestEdge(Augmentation):
     ) -> None:
         super().__init__()
         self.is_range = _is_range(sample_style)
-        if isinstance(short_edge_length, int):
+        if np.ndim(short_edge_length) == 0:
             short_edge_length = (short_edge_length, short_edge_length)
         if self.is_range and not (
             len(short_edge_length) == 2 and short_edge_length[0] <= short_edge_length[1]
