@@ -5,8 +5,8 @@ import torch.nn.functional as F  # noqa: N812
 from fvcore.transforms.transform import Transform
 from PIL import Image
 
-from ._arrays import check_size, map_planes, take_nearest, to_float_coords, to_tensor
-from ._pillow import map_pillow
+from ._arrays import check_size, map_planes, to_float_coords, to_tensor
+from ._pillow import map_pillow, move_pixels
 
 _MODES = {Image.BILINEAR: "bilinear", Image.BICUBIC: "bicubic"}
 
@@ -55,7 +55,8 @@ class ResizeTransform(Transform):
         interp = self.interp if interp is None else interp
         new_h, new_w = self.new_h, self.new_w
         if interp == Image.NEAREST or img.dtype == bool:
-            return take_nearest(img, (0, 0, self.w, self.h), (new_h, new_w))
+            rect = (0, 0, self.w, self.h)
+            return move_pixels(img, Image.Transform.EXTENT, rect, (new_h, new_w))
         if img.dtype == np.uint8:
             if interp == Image.BILINEAR:
                 return _resize_bytes(img, new_h, new_w)

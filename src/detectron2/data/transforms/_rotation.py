@@ -11,6 +11,7 @@ from fvcore.transforms.transform import Transform, TransformList
 from PIL import Image
 
 from ._arrays import check_size, map_planes, to_float_coords
+from ._pillow import move_pixels
 from ._window import CropTransform
 
 # OpenCV's numbers of these filters: what `interp` has always been given as.
@@ -100,12 +101,13 @@ class RotationTransform(Transform):
         if img.size == 0 or self._keeps_everything():
             return img
         if self.expand and self.angle % 90 == 0:
-            return np.ascontiguousarray(np.rot90(img, int(self.angle // 90) % 4))
+            return _quarter_turns(img, int(self.angle // 90) % 4)
         interp = self.interp if interp is None else interp
         size = (int(self.bound_h), int(self.bound_w))
         inverse = _invert(self.rm_image)
         if interp == _NEAREST:
-            return _warp_nearest(img, inverse, size)
+            coefficients = _to_continuous(inverse).ravel().tolist()
+            return move_pixels(img, Image.Transform.AFFINE, coefficients, size)
         return _warp_smooth(img, inverse, size, "bicubic" if interp == _CUBIC else "bilinear")
 
     def _keeps_everything(self) -> bool:
@@ -144,25 +146,18 @@ def _invert(matrix: np.ndarray) -> np.ndarray:
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
+def _quarter_turns(img: np.ndarray, turns: int) -> np.ndarray:
+    if img.ndim == 2:
+        return np.ascontiguousarray(np.rot90(img, turns))
+    # Rows and columns change places several times as fast in planes.
+    planes = np.ascontiguousarray(img.transpose(2, 0, 1))
+    return np.ascontiguousarray(np.rot90(planes, turns, (1, 2))).transpose(1, 2, 0)
+
+
 def _to_continuous(matrix: np.ndarray) -> np.ndarray:
     """From a matrix for pixel indices the one for continuous coordinates."""
     linear = matrix[:, :2]
     return np.column_stack([linear, matrix[:, 2] + 0.5 - linear.sum(axis=1) * 0.5])
-
-
-def _warp_nearest(img: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The pixels nearest to where ``matrix`` takes the indices of the result; zero outside."""
-    # Pillow moves bytes and words. It does not matter to it which numbers they stand for.
-    words = np.dtype({1: "u1", 2: "i2"}.get(img.itemsize, "i4"))
-    planes = np.ascontiguousarray(img).view(words).reshape(*img.shape[:2], -1)
-    coefficients = _to_continuous(matrix).ravel().tolist()
-    warped = np.empty((*size, planes.shape[2]), words)
-    for channel in range(planes.shape[2]):
-        plane = planes[:, :, channel].astype("u1" if words.itemsize == 1 else "i4", order="C")
-        warped[:, :, channel] = Image.fromarray(plane).transform(
-            size[::-1], Image.Transform.AFFINE, coefficients, Image.NEAREST
-        )
-    return warped.view(img.dtype).reshape(*size, *img.shape[2:])
 
 
 @functools.cache
