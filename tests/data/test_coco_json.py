@@ -240,6 +240,36 @@ def test_errors_of_files(load, case):
         load(content)
 
 
+def places(content):
+    """All lists and dicts in the content, with their keys."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        yield content, key
+        if isinstance(value, (dict, list)):
+            yield from places(value)
+
+
+def test_whatever_is_in_a_file_errors_name_it(load):
+    run_lengths = {"size": [40, 30], "counts": [1200]}
+    content = make_content(
+        make_annotation(1, segmentation=run_lengths), make_annotation(2, keypoints=[1, 2, 2])
+    )
+    failures = 0
+    for container, key in list(places(content)):
+        kept = container[key]
+        for value in (None, "x", [], {}, [[]], -1, True, 1e999):
+            container[key] = value
+            try:
+                load(content, "test_coco")
+            except ValueError as error:
+                failures += 1
+                assert "file.json" in str(error)  # noqa: PT017
+            MetadataCatalog.pop("test_coco", None)
+        container[key] = kept
+    assert failures > 200
+    assert len(load(content)) == 3
+
+
 def test_repeated_ids_are_taken_in_minival(load):
     content = make_content(make_annotation(1), make_annotation(1))
     assert len(load(content, file_name="minival.json")[0]["annotations"]) == 2
