@@ -4,10 +4,11 @@ import logging
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from detectron2.data import MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets import coco, load_coco_json
 from detectron2.structures import BoxMode
 
 BOX = [1.0, 2.0, 10.0, 20.0]
@@ -280,3 +281,14 @@ def test_other_classes_than_the_metadata_have(load):
     with pytest.raises(AssertionError, match="'test_coco' has another 'thing_classes'") as info:
         load(make_content(), "test_coco")
     assert "file.json" in info.value.__notes__[0]
+
+
+def test_main_draws_what_is_loaded(load, tmp_path, monkeypatch):
+    image = {"id": 3, "file_name": "3.png", "height": 40, "width": 30}
+    Image.new("RGB", (30, 40)).save(tmp_path / "3.png")
+    load(make_content(make_annotation(1), images=[image]), "test_coco")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["coco", "file.json", ".", "test_coco"])
+    coco.main()
+    drawn = np.asarray(Image.open("coco-data-vis/3.png").convert("RGB"))
+    assert drawn.any()
