@@ -16,6 +16,8 @@ namespace {
 
 // A group is a matter of microseconds, less than handing it to a thread costs.
 constexpr int64_t kGroupsPerBlock = 256;
+// Neighbouring curves are written into the same cache lines, which threads should not share.
+constexpr int64_t kCurvesPerBlock = 16;
 
 Tensor coco_box_iou_cpu(const Tensor& dt_boxes, const Tensor& gt_boxes, const Tensor& gt_crowd,
                         const Tensor& dt_offsets, const Tensor& gt_offsets) {
@@ -121,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> coco_match_cpu(
 std::tuple<Tensor, Tensor, Tensor> coco_accumulate_cpu(
     const Tensor& dt_status, const Tensor& gt_ignored, const Tensor& dt_scores,
     const Tensor& dt_ranks, const Tensor& dt_category_offsets, const Tensor& gt_category_offsets,
-    const Tensor& recall_thresholds, const Tensor& max_dets) {
+    const Tensor& recall_thresholds, const Tensor& max_dets, bool return_scores) {
   constexpr const char* op = "coco_accumulate";
   const Tensor status =
       checked_input(op, "dt_status", dt_status, ScalarType::Byte, {-1, -1, -1}, "(A, T, D)");
@@ -163,16 +165,19 @@ std::tuple<Tensor, Tensor, Tensor> coco_accumulate_cpu(
   Tensor recall = torch::stable::empty(
       {inputs.num_thresholds, num_categories, inputs.num_areas, inputs.num_max_dets},
       ScalarType::Double);
-  Tensor scores = torch::stable::empty(precision.sizes(), ScalarType::Double);
+  Tensor scores =
+      torch::stable::empty({inputs.num_thresholds, return_scores ? inputs.num_recalls : 0,
+                            num_categories, inputs.num_areas, inputs.num_max_dets},
+                           ScalarType::Double);
   const AccumulationOutputs outputs = {mutable_data_of<double>(precision),
                                        mutable_data_of<double>(recall),
-                                       mutable_data_of<double>(scores)};
+                                       return_scores ? mutable_data_of<double>(scores) : nullptr};
   std::vector<int64_t> order(num_dt);
   parallel_blocks(num_categories, 1, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) coco_sort_category(inputs, k, order.data());
   });
   const int64_t num_curves = num_categories * inputs.num_areas * inputs.num_max_dets;
-  parallel_blocks(num_curves, 1, [&](int64_t begin, int64_t end) {
+  parallel_blocks(num_curves, kCurvesPerBlock, [&](int64_t begin, int64_t end) {
     for (int64_t curve = begin; curve < end; ++curve) {
       coco_accumulate_curve(inputs, order.data(), curve, outputs);
     }
@@ -198,7 +203,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(detectron2, m) {
   m.def(
       "coco_accumulate(Tensor dt_status, Tensor gt_ignored, Tensor dt_scores, Tensor dt_ranks, "
       "Tensor dt_category_offsets, Tensor gt_category_offsets, Tensor recall_thresholds, "
-      "Tensor max_dets) -> (Tensor, Tensor, Tensor)");
+      "Tensor max_dets, bool return_scores) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(detectron2, CPU, m) {

@@ -15,7 +15,6 @@ constexpr int kMostShift = 10 * kBitsPerCharacter;
 
 // Columns that are turned at a time: enough to use a cache line, few enough to stay in the cache.
 constexpr int64_t kColumnsPerTile = 64;
-constexpr uint64_t kEachByteOne = 0x0101010101010101;
 
 class CodeWriter {
  public:
@@ -39,17 +38,10 @@ class CodeWriter {
   int64_t previous_[2] = {0, 0};
 };
 
-// The first of `count` bytes that is not `value`; each is 0 or 1.
+// The first byte in [begin, count) that is not `value`; each is 0 or 1.
 int64_t find_other(const uint8_t* bytes, int64_t begin, int64_t count, uint8_t value) {
-  const uint64_t pattern = kEachByteOne * value;
-  int64_t at = begin;
-  for (; at + 8 <= count; at += 8) {
-    uint64_t word;
-    std::memcpy(&word, bytes + at, 8);
-    if (word != pattern) return at + __builtin_ctzll(word ^ pattern) / 8;
-  }
-  while (at < count && bytes[at] == value) ++at;
-  return at;
+  const void* other = std::memchr(bytes + begin, value ^ 1, count - begin);
+  return other == nullptr ? count : static_cast<const uint8_t*>(other) - bytes;
 }
 
 bool is_blank(const uint8_t* bytes, int64_t count) {

@@ -1,5 +1,7 @@
 """The ops coco_* against slow, obvious references."""
 
+import json
+
 import numpy as np
 import pycocotools.mask
 import pytest
@@ -76,6 +78,7 @@ def accumulate_args(seed, num_dt=200, num_gt=80, num_categories=5):
         offsets(num_gt),
         torch.tensor([0.0, 0.7, 0.05, 1.0, 0.3], dtype=torch.float64),
         torch.tensor([1, 5, 100]),
+        True,
     ]
 
 
@@ -231,7 +234,7 @@ def test_accumulate_equals_reference(seed):
     args = accumulate_args(seed)
     precision, recall, scores = ops.coco_accumulate(*args)
     status, ignored, dt_scores, ranks, dt_offsets, gt_offsets, recalls, limits = (
-        x.numpy() for x in args
+        x.numpy() for x in args[:-1]
     )
     assert precision.shape == scores.shape == (3, 5, 5, 2, 3)
     assert recall.shape == (3, 5, 2, 3)
@@ -251,6 +254,15 @@ def test_accumulate_equals_reference(seed):
         assert recall[t, k, a, m] == wanted[2]
 
 
+def test_accumulate_without_scores():
+    args = accumulate_args(1)
+    wanted = ops.coco_accumulate(*args)
+    precision, recall, scores = ops.coco_accumulate(*args[:-1], False)
+    assert torch.equal(precision, wanted[0])
+    assert torch.equal(recall, wanted[1])
+    assert scores.numel() == 0
+
+
 def test_accumulate_without_detections_or_ground_truths():
     status = torch.zeros((1, 1, 0), dtype=torch.uint8)
     empty = torch.zeros(0, dtype=torch.float64)
@@ -264,6 +276,7 @@ def test_accumulate_without_detections_or_ground_truths():
             torch.tensor([0, num_gt]),
             torch.tensor([0.0, 1.0]).double(),
             torch.tensor([1]),
+            True,
         )
         for output in outputs:
             assert output.flatten().unique().tolist() == [wanted]
@@ -302,6 +315,7 @@ def test_strided_inputs():
         "coco_mask_iou",
         "coco_match",
         "coco_accumulate",
+        "coco_results_json",
     ],
 )
 def test_opcheck(op):
@@ -321,6 +335,7 @@ def test_opcheck(op):
         ],
         "coco_match": match_args(groups),
         "coco_accumulate": accumulate_args(7),
+        "coco_results_json": results_args([0.5, 0.25]),
     }[op]
     torch.library.opcheck(getattr(ops, op).default, tuple(args))
 
@@ -528,3 +543,111 @@ def test_bad_inputs_are_named(op, position, change, message):
     args[position] = change(args[position])
     with pytest.raises(RuntimeError, match=f"{op}: .*{message}|{op}: {message}"):
         getattr(ops, op)(*args)
+
+
+def results_args(scores, boxes=None, keypoints=None, masks=None, images=None, ids=("1",)):
+    count = len(scores)
+    offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
+    none = torch.zeros(count, 0, dtype=torch.float64)
+    begin, end = (torch.zeros(0, dtype=torch.int64),) * 2
+    codes, sizes = torch.zeros(0, dtype=torch.uint8), torch.zeros(0, 2, dtype=torch.int64)
+    if masks is not None:
+        codes, begin, end, _ = coded(masks)
+        sizes = torch.tensor([masks.shape[1:]] * count)
+    return [
+        torch.tensor(list("".join(ids).encode()), dtype=torch.uint8),
+        torch.from_numpy(offsets).long(),
+        torch.zeros(count, dtype=torch.int64) if images is None else torch.tensor(images),
+        torch.arange(count),
+        none if boxes is None else boxes,
+        torch.from_numpy(np.asarray(scores, np.float64)),
+        codes,
+        begin,
+        end,
+        sizes,
+        none if keypoints is None else keypoints,
+    ]
+
+
+def read_results(text):
+    assert text.numel() == 0 or text[-2:].numpy().tobytes() == b", "
+    return json.loads(b"[" + text.numpy().tobytes()[:-2] + b"]")
+
+
+def edge_numbers():
+    tens, twos = 10.0 ** np.arange(-12, 24), 2.0 ** np.arange(-60, 80)
+    exact = np.concatenate([tens, twos, [0.0, 5e-324, 2.2250738585072014e-308, 1.7e308]])
+    return np.concatenate([exact, np.nextafter(exact, np.inf), np.nextafter(exact, 0), -exact])
+
+
+@pytest.mark.parametrize("kind", ["edges", "float32", "float64", "any magnitude", "decimals"])
+def test_numbers_read_back_the_same(kind):
+    rng = np.random.default_rng(0)
+    numbers = {
+        "edges": edge_numbers,
+        "float32": lambda: rng.uniform(0, 2000, 5000).astype(np.float32),
+        "float64": lambda: rng.uniform(-1, 1, 5000),
+        "any magnitude": lambda: rng.uniform(1, 10, 5000) * 10.0 ** rng.integers(-300, 300, 5000),
+        "decimals": lambda: rng.integers(0, 10**7, 5000) / 10 ** rng.integers(0, 8, 5000),
+    }[kind]().astype(np.float64)
+    text = ops.coco_results_json(*results_args(numbers))
+    got = np.array([result["score"] for result in read_results(text)], np.float64)
+    assert np.array_equal(got.view(np.int64), numbers.view(np.int64))
+    # Within the range of boxes and scores the text is the shortest, as Python's is.
+    written = [part.split(b": ")[-1] for part in text.numpy().tobytes().split(b"}, ")[:-1]]
+    for number, digits in zip(numbers.tolist(), written, strict=True):
+        if number == 0 or 1e-4 <= abs(number) < 1e15:
+            assert digits.decode() == repr(number)
+
+
+def test_results_of_all_kinds():
+    rng = np.random.default_rng(1)
+    # Among the last are strings with a backslash, which JSON escapes.
+    masks = random_masks(1, 40)[-5:]
+    boxes, points = torch.from_numpy(rng.normal(0, 9, (5, 5))), torch.from_numpy(rng.random((5, 6)))
+    args = results_args(rng.random(5), boxes, points, masks, [0, 2, 1, 1, 0], ['"a\\\\"', "7", "8"])
+    codes, begin, end = args[6:9]
+    image_ids = ["a\\", 7, 8]
+    wanted = [
+        {
+            "image_id": image_ids[args[2][n]],
+            "category_id": n,
+            "bbox": boxes[n].tolist(),
+            "score": args[5][n].item(),
+            "segmentation": {
+                "size": [37, 150],
+                "counts": codes[begin[n] : end[n]].numpy().tobytes().decode(),
+            },
+            "keypoints": points[n].tolist(),
+        }
+        for n in range(5)
+    ]
+    assert any("\\" in result["segmentation"]["counts"] for result in wanted)
+    assert read_results(ops.coco_results_json(*args)) == wanted
+    assert ops.coco_results_json(*results_args([])).numel() == 0
+
+
+def test_results_of_many_blocks():
+    scores = np.arange(5000) / 8
+    results = read_results(ops.coco_results_json(*results_args(scores)))
+    assert [result["score"] for result in results] == scores.tolist()
+    assert list(results[0]) == ["image_id", "category_id", "score"]
+
+
+@pytest.mark.parametrize(
+    ("position", "change", "message"),
+    [
+        (1, lambda x: x + 1, "image_id_offsets must run from 0 to 1, got 1 to 2"),
+        (2, lambda x: x + 1, r"images must be in \[0, 1\), got 1 at 0"),
+        (2, lambda x: x - 1, r"images must be in \[0, 1\), got -1 at 0"),
+        (3, lambda x: x[1:], r"category_ids must have the shape \(D,\)"),
+        (4, lambda x: x[1:], r"boxes must have the shape \(D, B\)"),
+        (5, lambda x: x * torch.inf, "scores must be finite, got inf at 0"),
+        (10, lambda x: torch.full((2, 3), torch.nan).double(), "keypoints must be finite, got nan"),
+    ],
+)
+def test_bad_results_are_named(position, change, message):
+    args = results_args([0.5, 0.25])
+    args[position] = change(args[position])
+    with pytest.raises(RuntimeError, match=f"coco_results_json: {message}"):
+        ops.coco_results_json(*args)

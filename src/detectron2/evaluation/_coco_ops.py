@@ -103,9 +103,30 @@ def _coco_accumulate(
     gt_category_offsets: torch.Tensor,
     recall_thresholds: torch.Tensor,
     max_dets: torch.Tensor,
+    return_scores: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     num_areas, num_thresholds, _ = dt_status.shape
     curves = (len(dt_category_offsets) - 1, num_areas, len(max_dets))
     precision = dt_scores.new_empty((num_thresholds, len(recall_thresholds), *curves))
     recall = dt_scores.new_empty((num_thresholds, *curves))
-    return precision, recall, torch.empty_like(precision)
+    num_scores = len(recall_thresholds) if return_scores else 0
+    scores = dt_scores.new_empty((num_thresholds, num_scores, *curves))
+    return precision, recall, scores
+
+
+@torch.library.register_fake("detectron2::coco_results_json")
+def _coco_results_json(
+    image_ids: torch.Tensor,
+    image_id_offsets: torch.Tensor,
+    images: torch.Tensor,
+    category_ids: torch.Tensor,
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    mask_codes: torch.Tensor,
+    mask_begin: torch.Tensor,
+    mask_end: torch.Tensor,
+    mask_sizes: torch.Tensor,
+    keypoints: torch.Tensor,
+) -> torch.Tensor:
+    num_characters = torch.library.get_ctx().new_dynamic_size()
+    return image_ids.new_empty(num_characters)

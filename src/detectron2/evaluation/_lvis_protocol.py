@@ -50,16 +50,18 @@ class LVISEvaluation:
     def results(self) -> dict[str, float]:
         """The summary: AP, AP50, AP75, APs, APm, APl, APr, APc, APf, and average recalls; each in
         [0, 1], or -1 where there is no ground truth."""
-        results = {"AP": self._mean(self.precision[..., 0])}
+        # A category is -1 at all recalls or at none.
+        precision = self.precision.mean(axis=1)  # (T, K, A)
+        results = {"AP": self._mean(precision[..., 0])}
         for percent in (50, 75):
             at = np.isclose(IOU_THRESHOLDS, percent / 100)
-            results[f"AP{percent}"] = self._mean(self.precision[at, ..., 0])
+            results[f"AP{percent}"] = self._mean(precision[at, :, 0])
         areas = {name[0]: index for index, name in enumerate(AREA_RANGES) if index > 0}
         for suffix, area in areas.items():
-            results[f"AP{suffix}"] = self._mean(self.precision[..., area])
+            results[f"AP{suffix}"] = self._mean(precision[..., area])
         for frequency in FREQUENCIES:
             of_frequency = self.frequencies == frequency
-            results[f"AP{frequency}"] = self._mean(self.precision[:, :, of_frequency, 0])
+            results[f"AP{frequency}"] = self._mean(precision[:, of_frequency, 0])
         results[f"AR@{self.max_dets}"] = self._mean(self.recall[..., 0])
         for suffix, area in areas.items():
             results[f"AR{suffix}@{self.max_dets}"] = self._mean(self.recall[..., area])
@@ -67,7 +69,8 @@ class LVISEvaluation:
 
     @staticmethod
     def _mean(values: np.ndarray) -> float:
-        valid = values[values > -1]
+        # The mean of many -1 may be off by a rounding error.
+        valid = values[values > -0.5]
         return float(np.mean(valid)) if valid.size else -1.0
 
 
@@ -118,6 +121,7 @@ def evaluate_lvis(
         torch.from_numpy(packed.gt_category_offsets),
         torch.from_numpy(RECALL_THRESHOLDS),
         torch.tensor([np.iinfo(np.int64).max]),
+        False,
     )
     return LVISEvaluation(
         precision=precision[..., 0].numpy(),

@@ -29,7 +29,7 @@ from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_gather import gather_predictions
 from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._coco_results import load_results
-from detectron2.evaluation._coco_results_file import write_results
+from detectron2.evaluation._coco_results_file import write_predictions, write_results
 from detectron2.evaluation._result_tables import log_per_category_table
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
@@ -183,7 +183,7 @@ class COCOEvaluator(DatasetEvaluator):
             PathManager.mkdirs(self._output_dir)
             path = os.path.join(self._output_dir, "instances_predictions.pth")
             with PathManager.open(path, "wb") as file:
-                torch.save(list(predictions), file)
+                write_predictions(predictions, file)
 
         self._results = OrderedDict()
         if _has(predictions, "proposals"):
@@ -233,7 +233,7 @@ class COCOEvaluator(DatasetEvaluator):
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
             self._logger.info("Saving results to %s", path)
-            with PathManager.open(path, "w") as file:
+            with PathManager.open(path, "wb") as file:
                 write_results(detections, file)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")

@@ -88,6 +88,7 @@ class COCOeval_opt(COCOeval):  # noqa: N801  (the name is public API)
             torch.from_numpy(packed.gt_category_offsets),
             torch.tensor(np.asarray(params.recThrs, dtype=np.float64)),
             torch.tensor(params.maxDets, dtype=torch.int64),
+            True,
         )
         self.eval = {
             "params": params,

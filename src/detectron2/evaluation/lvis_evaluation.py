@@ -21,7 +21,7 @@ from detectron2.evaluation._coco_checks import check_detections
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_gather import gather_predictions
 from detectron2.evaluation._coco_predictions import PackedPredictions
-from detectron2.evaluation._coco_results_file import write_results
+from detectron2.evaluation._coco_results_file import write_predictions, write_results
 from detectron2.evaluation._lvis_protocol import evaluate_lvis
 from detectron2.evaluation.coco_evaluation import (
     dataset_category_ids,
@@ -123,7 +123,7 @@ class LVISEvaluator(DatasetEvaluator):
             PathManager.mkdirs(self._output_dir)
             path = os.path.join(self._output_dir, "instances_predictions.pth")
             with PathManager.open(path, "wb") as file:
-                torch.save(list(predictions), file)
+                write_predictions(predictions, file)
 
         self._results = OrderedDict()
         if predictions.has_proposals:
@@ -163,7 +163,7 @@ class LVISEvaluator(DatasetEvaluator):
         if self._output_dir:
             path = os.path.join(self._output_dir, "lvis_instances_results.json")
             self._logger.info("Saving results to %s", path)
-            with PathManager.open(path, "w") as file:
+            with PathManager.open(path, "wb") as file:
                 write_results(detections, file)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")

@@ -145,7 +145,7 @@ class RotatedCOCOEvaluator(COCOEvaluator):
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
             self._logger.info("Saving results to %s", path)
-            with PathManager.open(path, "w") as file:
+            with PathManager.open(path, "wb") as file:
                 write_results(detections, file)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
