@@ -160,6 +160,7 @@ PUBLIC_NAMES = {
         "Resize_rotated_box",
         "RotationTransform",
         "Transform",
+    ],
     "detectron2.data.catalog": [
         "DatasetCatalog",
         "Metadata",
