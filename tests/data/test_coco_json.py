@@ -4,10 +4,11 @@ import logging
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from detectron2.data import MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets import coco, load_coco_json
 from detectron2.structures import BoxMode
 
 BOX = [1.0, 2.0, 10.0, 20.0]
@@ -240,6 +241,36 @@ def test_errors_of_files(load, case):
         load(content)
 
 
+def places(content):
+    """All lists and dicts in the content, with their keys."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        yield content, key
+        if isinstance(value, (dict, list)):
+            yield from places(value)
+
+
+def test_whatever_is_in_a_file_errors_name_it(load):
+    run_lengths = {"size": [40, 30], "counts": [1200]}
+    content = make_content(
+        make_annotation(1, segmentation=run_lengths), make_annotation(2, keypoints=[1, 2, 2])
+    )
+    failures = 0
+    for container, key in list(places(content)):
+        kept = container[key]
+        for value in (None, "x", [], {}, [[]], -1, True, 1e999):
+            container[key] = value
+            try:
+                load(content, "test_coco")
+            except ValueError as error:
+                failures += 1
+                assert "file.json" in str(error)  # noqa: PT017
+            MetadataCatalog.pop("test_coco", None)
+        container[key] = kept
+    assert failures > 200
+    assert len(load(content)) == 3
+
+
 def test_repeated_ids_are_taken_in_minival(load):
     content = make_content(make_annotation(1), make_annotation(1))
     assert len(load(content, file_name="minival.json")[0]["annotations"]) == 2
@@ -250,3 +281,14 @@ def test_other_classes_than_the_metadata_have(load):
     with pytest.raises(AssertionError, match="'test_coco' has another 'thing_classes'") as info:
         load(make_content(), "test_coco")
     assert "file.json" in info.value.__notes__[0]
+
+
+def test_main_draws_what_is_loaded(load, tmp_path, monkeypatch):
+    image = {"id": 3, "file_name": "3.png", "height": 40, "width": 30}
+    Image.new("RGB", (30, 40)).save(tmp_path / "3.png")
+    load(make_content(make_annotation(1), images=[image]), "test_coco")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["coco", "file.json", ".", "test_coco"])
+    coco.main()
+    drawn = np.asarray(Image.open("coco-data-vis/3.png").convert("RGB"))
+    assert drawn.any()

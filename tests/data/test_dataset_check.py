@@ -184,6 +184,30 @@ def test_records_that_are_no_objects(run):
     assert report.errors.counts["images without file_name"] == 1
 
 
+def places(content):
+    """All lists and dicts in the content, with their keys."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        yield content, key
+        if isinstance(value, (dict, list)):
+            yield from places(value)
+
+
+def test_whatever_is_in_a_file_is_reported(run, images):
+    run_lengths = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+    content = make_content(
+        make_annotation(1, segmentation=run_lengths, keypoints=[1, 2, 2, 0, 0, 0])
+    )
+    for container, key in list(places(content)):
+        kept = container[key]
+        is_image = isinstance(container, dict) and "file_name" in container
+        for value in (None, "x", [], {}, [[]], -1, True, float("inf")):
+            container[key] = value
+            assert str(run(content, image_root=str(images) if is_image else None))
+        container[key] = kept
+    assert run(content, image_root=str(images)).ok
+
+
 def test_image_files(run, images):
     content = make_content()
     content["images"] += [

@@ -154,6 +154,21 @@ def test_numbers(tasks, results, tmp_path):
     assert [r["evaluations"] for r in results[1:]] == [[None] * len(tasks)] * 3
 
 
+def to_cuda(value):
+    if isinstance(value, dict):
+        return {key: to_cuda(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(to_cuda, value))
+    return value.to("cuda") if hasattr(value, "to") else value
+
+
+@pytest.mark.gpu
+def test_outputs_on_the_gpu(tasks, tmp_path):
+    on_gpu = [(*task[:3], list(map(to_cuda, task[3]))) for task in tasks]
+    on_gpu, on_cpu = evaluate(on_gpu, tmp_path), evaluate(tasks, tmp_path)
+    np.testing.assert_equal(on_gpu, on_cpu)
+
+
 def test_files(folder, tasks, results, tmp_path):
     evaluate(tasks, tmp_path)
     for name, key in (

@@ -1,5 +1,6 @@
 """Annotations against their images and what is declared."""
 
+import operator
 from collections import Counter
 from typing import Any
 
@@ -166,7 +167,7 @@ class AnnotationChecker:
         errors = self._report.errors
         mask_size, counts = segmentation.get("size"), segmentation.get("counts")
         try:
-            height, width = mask_size
+            height, width = (operator.index(side) for side in mask_size)
             total = sum(counts) if isinstance(counts, list) else _sum_of_run_lengths(counts)
         except (TypeError, ValueError) as error:
             errors.add("run lengths that cannot be read", f"{error}, {where}")

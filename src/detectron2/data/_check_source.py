@@ -95,12 +95,9 @@ def _from_file(
     annotations = _group(parts["annotations"], parts["images"], report)
     records = []
     for image in parts["images"]:
-        file_name = image.get("file_name")
-        if is_lvis or (file_name is None and "coco_url" in image):
-            file_name = "/".join(str(image.get("coco_url")).split("/")[-2:])
         records.append(
             {
-                "file_name": file_name and os.path.join(image_root or "", file_name),
+                "file_name": _image_path(image, image_root or "", is_lvis),
                 "image_id": image.get("id"),
                 "height": image.get("height"),
                 "width": image.get("width"),
@@ -112,10 +109,20 @@ def _from_file(
     return Source(
         records,
         {c["id"]: str(c.get("name", c["id"])) for c in categories},
-        {c["id"]: len(c["keypoints"]) for c in categories if c.get("keypoints")},
+        {c["id"]: len(c["keypoints"]) for c in categories if _has_keypoints(c)},
         is_file=True,
         has_image_root=image_root is not None,
     )
+
+
+def _image_path(image: dict[str, Any], root: str, is_lvis: bool) -> str | None:
+    name = image.get("file_name")
+    if is_lvis or (name is None and "coco_url" in image):
+        name = "/".join(str(image.get("coco_url")).split("/")[-2:])
+    if not isinstance(name, str):
+        return None
+    # As the loaders do.
+    return root + name if is_lvis else os.path.join(root, name)
 
 
 def _objects(content: dict[str, Any], key: str, report: DatasetReport) -> list[dict[str, Any]]:
@@ -168,6 +175,14 @@ def _check_categories(categories: list[dict[str, Any]], report: DatasetReport) -
             elif value in seen[key]:
                 findings.add(f"categories that repeat {key}", str(category)[:200])
             seen[key].add(value)
+        keypoints = category.get("keypoints")
+        if keypoints is not None and not isinstance(keypoints, list):
+            report.errors.add("categories whose keypoints are no list", str(category)[:200])
+
+
+def _has_keypoints(category: dict[str, Any]) -> bool:
+    keypoints = category.get("keypoints")
+    return isinstance(keypoints, list) and bool(keypoints)
 
 
 def hashable(value: Any) -> Any:

@@ -9,18 +9,18 @@ BOUNDARY_MAX_CLASSES = 254
 """The labels of differences are 8-bit, with one for what is ignored."""
 
 
-def most_likely_labels(logits: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
+def most_likely_labels(logits: torch.Tensor) -> np.ndarray:
     """The label of the highest logit, the first one of equals.
 
     Args:
         logits: ``(C, H, W)``, on any device.
-        dtype: an integer type that holds C - 1.
 
     Returns:
-        ``(H, W)``.
+        ``(H, W)``, uint8 if all labels fit, else int64.
     """
     # max() is several times as fast as argmax() on the CPU. What is copied is narrow already.
-    return logits.max(dim=0).indices.to(dtype).cpu().numpy()
+    labels = logits.max(dim=0).indices
+    return (labels.to(torch.uint8) if len(logits) <= 256 else labels).cpu().numpy()
 
 
 def confusion_matrix(predicted: np.ndarray, actual: np.ndarray, size: int) -> np.ndarray:

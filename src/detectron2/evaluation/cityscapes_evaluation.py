@@ -202,7 +202,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
         to_id = np.array(labels.TRAIN_ID_TO_ID, dtype=np.uint8)
         for image, output in zip(inputs, outputs, strict=True):
             name = image["file_name"]
-            train_ids = most_likely_labels(output["sem_seg"], torch.uint8)
+            train_ids = most_likely_labels(output["sem_seg"])
             if train_ids.size and train_ids.max() >= len(to_id):
                 raise ValueError(
                     f"{name}: class {train_ids.max()} is predicted, but Cityscapes has {len(to_id)}"

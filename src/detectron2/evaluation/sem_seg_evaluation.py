@@ -158,8 +158,7 @@ class SemSegEvaluator(DatasetEvaluator):
             self._processed[name] += 1
 
     def _predicted_labels(self, name: str, logits: torch.Tensor) -> np.ndarray:
-        dtype = torch.uint8 if len(logits) <= 256 else torch.int64
-        labels = most_likely_labels(logits, dtype)
+        labels = most_likely_labels(logits)
         if labels.size and (highest := labels.max()) >= self._num_classes:
             raise ValueError(
                 f"{name}: {self._dataset_name!r} has {self._num_classes} classes, but class "
