@@ -618,6 +618,10 @@ def test_box_proposals(register, tmp_path):
     assert written["ids"] == [i["image_id"] for i in inputs]
     assert written["bbox_mode"] == 0
     np.testing.assert_array_equal(written["boxes"][1], proposals[1].proposal_boxes.tensor)
+    saved = torch.load(tmp_path / "instances_predictions.pth", weights_only=False)
+    assert torch.equal(
+        saved[1]["proposals"].proposal_boxes.tensor, proposals[1].proposal_boxes.tensor
+    )
     np.testing.assert_array_equal(written["objectness_logits"][1], proposals[1].objectness_logits)
 
 

@@ -145,14 +145,7 @@ class COCOEvaluator(DatasetEvaluator):
                 ``proposals``, or only them: Instances with ``proposal_boxes`` and
                 ``objectness_logits``.
         """
-        for input, output in zip(inputs, outputs, strict=True):
-            found = {
-                name: output[name].to(self._cpu_device)
-                for name in ("instances", "proposals")
-                if name in output
-            }
-            if found:
-                self._predictions.add(input["image_id"], **found)
+        self._predictions.add_batch(inputs, outputs, self._cpu_device)
 
     def evaluate(
         self, img_ids: Sequence[Any] | None = None
