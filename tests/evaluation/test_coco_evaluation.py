@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import (
@@ -259,6 +260,18 @@ def test_keypoint_sigmas_must_fit(register):
     evaluator = COCOEvaluator(register(dataset))
     with pytest.raises(ValueError, match=r"17 keypoint sigmas, but \[4\] keypoints"):
         run(evaluator, *predictions(0, dataset, keypoints=True))
+
+
+def test_config_in_place_of_tasks(register, log):
+    """As code written for upstream's first releases calls it."""
+    dataset = ground_truth(0, num_categories=1)
+    name, model_output = register(dataset), predictions(0, dataset, keypoints=True)
+    cfg = get_cfg()
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = SIGMAS
+    results = run(COCOEvaluator(name, cfg, False), *model_output)
+    assert "takes no config" in log.text
+    wanted = run(COCOEvaluator(name, kpt_oks_sigmas=SIGMAS), *model_output)
+    assert_metrics(results["keypoints"], wanted["keypoints"])
 
 
 def test_some_images_only(register):
