@@ -729,6 +729,24 @@ def test_evaluate_records():
         _evaluate_predictions_on_coco(coco_of(dataset), [], "bbox")
 
 
+def test_bad_records_are_named():
+    coco = coco_of(ground_truth(9))
+    good = {"image_id": 10, "category_id": 2, "score": 0.5}
+    mask = pycocotools.mask.encode(np.ones((9, 8), np.uint8, order="F"))
+    with pytest.raises(ValueError, match=r"not in the data set: image ids \[99\]"):
+        load_results(coco, [good | {"image_id": 99, "segmentation": mask}])
+    with pytest.raises(ValueError, match="number 0 must be polygons or run lengths, got 'mask'"):
+        load_results(coco, [good | {"segmentation": "mask"}])
+    with pytest.raises(ValueError, match="number 0 is of polygons, and its image has no 'height'"):
+        load_results(coco, [good | {"image_id": 99, "segmentation": [[0, 0, 5, 0, 5, 5]]}])
+    boxes = load_results(coco, [good | {"bbox": [0, 0, 1, 1]}])
+    for iou_type, key in (("segm", "segmentation"), ("keypoints", "keypoints")):
+        with pytest.raises(ValueError, match=f"the detections have no '{key}'"):
+            COCOeval_opt(coco, boxes, iou_type).evaluate()
+    with pytest.raises(ValueError, match="neither boxes nor masks nor keypoints"):
+        load_results(coco, [good]).detections.column("area")
+
+
 def test_masks_of_another_size_are_named():
     dataset = ground_truth(9, first_id=1)
     records = records_of(dataset, *predictions(9, dataset, masks=True))

@@ -100,7 +100,7 @@ class PackedPredictions:
                 f"{prediction['image_id']!r}; a list holds any dicts"
             )
         image = prediction["image_id"]
-        detections = Detections.from_records(records, {image: {"height": 0, "width": 0}})
+        detections = Detections.from_records(records, {})
         columns = {"classes": detections.category_ids, "scores": detections.scores}
         size = (0, 0)
         if detections.boxes is not None:
