@@ -20,6 +20,7 @@ from detectron2._ops import (
     pairwise_iou,
     paste_masks,
     rasterize_polygons,
+    roi_align,
     roi_align_rotated,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "pairwise_iou",
     "paste_masks",
     "rasterize_polygons",
+    "roi_align",
     "roi_align_rotated",
 ]
