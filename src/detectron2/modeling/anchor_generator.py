@@ -96,9 +96,7 @@ class _AnchorCache:
 
     def get(self, sizes: Any, cells: list[torch.Tensor]) -> list[torch.Tensor] | None:
         tensors, versions = self._entries.get(sizes, ([], []))
-        is_valid = len(tensors) > 0 and all(
-            a is b for a, b in zip(tensors, cells, strict=False)
-        )
+        is_valid = len(tensors) > 0 and all(a is b for a, b in zip(tensors, cells, strict=False))
         if not is_valid or [x._version for x in tensors] != versions:
             return None
         self._entries.move_to_end(sizes)
