@@ -26,10 +26,13 @@ class Backbone(nn.Module, metaclass=ABCMeta):
     def forward(self, *args: Any) -> dict[str, torch.Tensor]:
         """Map images ``(N, C, H, W)`` to feature maps ``(N, C_i, H_i, W_i)`` by name."""
 
-    @property
-    def size_divisibility(self) -> int:
-        """What height and width of the input must be divisible by; 0 where any size will do."""
-        return 0
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of every feature map, by name."""
+        channels, strides = self._out_feature_channels, self._out_feature_strides
+        return {
+            name: ShapeSpec(channels=channels[name], stride=strides[name])
+            for name in self._out_features
+        }
 
     @property
     def padding_constraints(self) -> dict[str, int]:
@@ -40,11 +43,7 @@ class Backbone(nn.Module, metaclass=ABCMeta):
         """
         return {}
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every feature map, by name."""
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
+    @property
+    def size_divisibility(self) -> int:
+        """What height and width of the input must be divisible by; 0 where any size will do."""
+        return 0

@@ -162,19 +162,6 @@ def _assert_strides_are_log2_contiguous(strides: Sequence[int]) -> None:
             raise ValueError(f"each stride must be twice the one before, got {list(strides)}")
 
 
-class LastLevelMaxPool(nn.Module):
-    """A top block of :class:`FPN`: every other pixel of ``p5``, which becomes ``p6``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.num_levels = 1
-        self.in_feature = "p5"
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Map ``(N, C, H, W)`` to one feature map ``(N, C, H / 2, W / 2)``."""
-        return [F.max_pool2d(x, kernel_size=1, stride=2, padding=0)]
-
-
 class LastLevelP6P7(nn.Module):
     """The top block of RetinaNet: two 3 x 3 convolutions of stride 2, ``p6`` and ``p7``.
 
@@ -188,17 +175,32 @@ class LastLevelP6P7(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, in_feature: str = "res5") -> None:
         super().__init__()
-        self.num_levels = 2
-        self.in_feature = in_feature
-        self.p6 = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
-        self.p7 = nn.Conv2d(out_channels, out_channels, 3, 2, 1)
-        for conv in (self.p6, self.p7):
-            weight_init.c2_xavier_fill(conv)
+        self.in_feature, self.num_levels = in_feature, 2
+        self.p6 = self._halving_conv(in_channels, out_channels)
+        self.p7 = self._halving_conv(out_channels, out_channels)
+
+    @staticmethod
+    def _halving_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
+        weight_init.c2_xavier_fill(conv)
+        return conv
 
     def forward(self, c5: torch.Tensor) -> list[torch.Tensor]:
         """Map ``(N, in_channels, H, W)`` to the feature maps of half and of a quarter the size."""
         p6 = self.p6(c5)
-        return [p6, self.p7(F.relu(p6))]
+        return [p6, self.p7(p6.relu())]
+
+
+class LastLevelMaxPool(nn.Module):
+    """A top block of :class:`FPN`: every other pixel of ``p5``, which becomes ``p6``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_feature, self.num_levels = "p5", 1
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Map ``(N, C, H, W)`` to one feature map ``(N, C, H / 2, W / 2)``."""
+        return [F.max_pool2d(x, 1, stride=2)]
 
 
 def _build(cfg: Any, bottom_up: Backbone, top_block: nn.Module) -> FPN:

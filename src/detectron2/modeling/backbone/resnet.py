@@ -344,12 +344,9 @@ class ResNet(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of every feature map, by name; of ``"linear"`` the classes."""
+        channels = {**self._out_feature_channels, "linear": self.num_classes}
         return {
-            name: ShapeSpec(channels=self.num_classes)
-            if name == "linear"
-            else ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
+            name: ShapeSpec(channels=channels[name], stride=self._out_feature_strides.get(name))
             for name in self._out_features
         }
 
@@ -362,10 +359,8 @@ class ResNet(Backbone):
         Returns:
             The network itself.
         """
-        if freeze_at >= 1:
-            self.stem.freeze()
-        for stage in self.stages[: max(freeze_at - 1, 0)]:
-            for block in stage.children():
+        for blocks in [[self.stem], *self.stages][: max(freeze_at, 0)]:
+            for block in blocks:
                 block.freeze()
         return self
 
