@@ -6,8 +6,11 @@ from detectron2.modeling.backbone import (
     Backbone,
     ResNet,
     ResNetBlockBase,
+    SimpleFeaturePyramid,
+    ViT,
     build_backbone,
     build_resnet_backbone,
+    get_vit_lr_decay_rate,
     make_stage,
 )
 
@@ -17,7 +20,10 @@ __all__ = [
     "Backbone",
     "ResNet",
     "ResNetBlockBase",
+    "SimpleFeaturePyramid",
+    "ViT",
     "build_backbone",
     "build_resnet_backbone",
+    "get_vit_lr_decay_rate",
     "make_stage",
 ]
