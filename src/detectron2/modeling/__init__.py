@@ -22,4 +22,30 @@ __all__ = [
     "build_proposal_generator",
     "build_rpn_head",
     "detector_postprocess",
+from detectron2.modeling.backbone import (
+    BACKBONE_REGISTRY,
+    FPN,
+    Backbone,
+    ResNet,
+    ResNetBlockBase,
+    SimpleFeaturePyramid,
+    ViT,
+    build_backbone,
+    build_resnet_backbone,
+    get_vit_lr_decay_rate,
+    make_stage,
+)
+
+__all__ = [
+    "BACKBONE_REGISTRY",
+    "FPN",
+    "Backbone",
+    "ResNet",
+    "ResNetBlockBase",
+    "SimpleFeaturePyramid",
+    "ViT",
+    "build_backbone",
+    "build_resnet_backbone",
+    "get_vit_lr_decay_rate",
+    "make_stage",
 ]
