@@ -51,7 +51,7 @@ class _SigmoidFocalLoss(torch.autograd.Function):
         for some_logits, some_labels in zip(logits.split(step), labels.split(step), strict=True):
             losses = _negative_loss(some_logits.float(), alpha, gamma).sum(dim=1)
             total += torch.where(some_labels >= 0, losses, 0.0).sum()
-        is_positive, targets, at_targets = _at_targets(logits, labels)
+        is_positive, _, at_targets = _at_targets(logits, labels)
         changes = _positive_loss(at_targets, alpha, gamma) - _negative_loss(
             at_targets, alpha, gamma
         )

@@ -356,7 +356,11 @@ def _dense_box_regression_loss(
     is_chosen = fg_mask
     if deltas.device.type == "cpu":
         images, chosen = fg_mask.nonzero(as_tuple=True)
-        anchors, deltas, gt_boxes = anchors[chosen], deltas[images, chosen], gt_boxes[images, chosen]
+        anchors, deltas, gt_boxes = (
+            anchors[chosen],
+            deltas[images, chosen],
+            gt_boxes[images, chosen],
+        )
         is_chosen = torch.ones_like(chosen, dtype=torch.bool)
     elif max_foreground is not None:
         num_foreground = fg_mask.sum()
