@@ -1,1 +1,15 @@
 """Models and what they are made of."""
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY, build_anchor_generator
+from detectron2.modeling.meta_arch import META_ARCH_REGISTRY, build_model
+from detectron2.modeling.postprocessing import detector_postprocess
+
+__all__ = [
+    "ANCHOR_GENERATOR_REGISTRY",
+    "META_ARCH_REGISTRY",
+    "ShapeSpec",
+    "build_anchor_generator",
+    "build_model",
+    "detector_postprocess",
+]
