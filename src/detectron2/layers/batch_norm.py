@@ -55,7 +55,7 @@ class FrozenBatchNorm2d(nn.Module):
         initial = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0 - eps}
         for name, value in initial.items():
             self.register_buffer(name, torch.full((num_features,), value))
-        # For code that treats this like a BatchNorm2d; it is not in the state dict.
+        # For code that treats this like a BatchNorm2d; None is not in the state dict.
         self.register_buffer("num_batches_tracked", None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -125,6 +125,8 @@ class FrozenBatchNorm2d(nn.Module):
             frozen.bias = module.bias.detach().clone()
         frozen.running_mean = module.running_mean.detach()
         frozen.running_var = module.running_var.detach()
+        # So that freezing leaves the names in the state dict as they are.
+        frozen.num_batches_tracked = module.num_batches_tracked
         return frozen.train(module.training)
 
     @staticmethod
@@ -134,6 +136,8 @@ class FrozenBatchNorm2d(nn.Module):
         batch_norm.bias.data = module.bias.clone()
         batch_norm.running_mean = module.running_mean.clone()
         batch_norm.running_var = module.running_var.clone()
+        if module.num_batches_tracked is not None:
+            batch_norm.num_batches_tracked = module.num_batches_tracked.clone()
         return batch_norm.train(module.training)
 
 

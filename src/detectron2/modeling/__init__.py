@@ -12,4 +12,24 @@ __all__ = [
     "build_anchor_generator",
     "build_model",
     "detector_postprocess",
+from detectron2.modeling.backbone import (
+    BACKBONE_REGISTRY,
+    FPN,
+    Backbone,
+    ResNet,
+    ResNetBlockBase,
+    build_backbone,
+    build_resnet_backbone,
+    make_stage,
+)
+
+__all__ = [
+    "BACKBONE_REGISTRY",
+    "FPN",
+    "Backbone",
+    "ResNet",
+    "ResNetBlockBase",
+    "build_backbone",
+    "build_resnet_backbone",
+    "make_stage",
 ]
