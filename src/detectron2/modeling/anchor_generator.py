@@ -126,6 +126,18 @@ class _GridAnchors(nn.Module):
         self.offset = offset
         self._cache = _AnchorCache()
 
+    @property
+    @torch.jit.unused
+    def num_cell_anchors(self) -> list[int]:
+        """Another name of :attr:`num_anchors`."""
+        return self.num_anchors
+
+    @property
+    @torch.jit.unused
+    def num_anchors(self) -> list[int]:
+        """Anchors a location, for each feature map."""
+        return [len(cell) for cell in self.cell_anchors]
+
     def _check_features(self, features: list[torch.Tensor]) -> None:
         assert len(features) == self.num_features, (
             f"there are anchors for {self.num_features} feature maps, got {len(features)}"
@@ -218,18 +230,6 @@ class DefaultAnchorGenerator(_GridAnchors):
             "offset": cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
         }
 
-    @property
-    @torch.jit.unused
-    def num_cell_anchors(self) -> list[int]:
-        """Another name of :attr:`num_anchors`."""
-        return self.num_anchors
-
-    @property
-    @torch.jit.unused
-    def num_anchors(self) -> list[int]:
-        """Anchors a location, for each feature map."""
-        return [len(cell) for cell in self.cell_anchors]
-
     @torch.jit.unused
     def generate_cell_anchors(
         self,
@@ -292,16 +292,6 @@ class RotatedAnchorGenerator(_GridAnchors):
             "offset": cfg.MODEL.ANCHOR_GENERATOR.OFFSET,
             "angles": cfg.MODEL.ANCHOR_GENERATOR.ANGLES,
         }
-
-    @property
-    def num_cell_anchors(self) -> list[int]:
-        """Another name of :attr:`num_anchors`."""
-        return self.num_anchors
-
-    @property
-    def num_anchors(self) -> list[int]:
-        """Anchors a location, for each feature map."""
-        return [len(cell) for cell in self.cell_anchors]
 
     def generate_cell_anchors(
         self,
