@@ -16,6 +16,16 @@ from detectron2.modeling.backbone import (
     make_stage,
 )
 from detectron2.modeling.meta_arch import FCOS, META_ARCH_REGISTRY, RetinaNet, build_model
+from detectron2.modeling.meta_arch import (
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    GeneralizedRCNN,
+    PanopticFPN,
+    ProposalNetwork,
+    SemanticSegmentor,
+    build_model,
+    build_sem_seg_head,
+)
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import (
     PROPOSAL_GENERATOR_REGISTRY,
@@ -23,6 +33,22 @@ from detectron2.modeling.proposal_generator import (
     build_proposal_generator,
     build_rpn_head,
 )
+from detectron2.modeling.roi_heads import (
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    BaseKeypointRCNNHead,
+    BaseMaskRCNNHead,
+    FastRCNNOutputLayers,
+    ROIHeads,
+    StandardROIHeads,
+    build_box_head,
+    build_keypoint_head,
+    build_mask_head,
+    build_roi_heads,
+)
+from detectron2.modeling.test_time_augmentation import DatasetMapperTTA, GeneralizedRCNNWithTTA
 
 __all__ = [
     "ANCHOR_GENERATOR_REGISTRY",
@@ -31,6 +57,10 @@ __all__ = [
     "FPN",
     "META_ARCH_REGISTRY",
     "PROPOSAL_GENERATOR_REGISTRY",
+    "ROI_BOX_HEAD_REGISTRY",
+    "ROI_HEADS_REGISTRY",
+    "ROI_KEYPOINT_HEAD_REGISTRY",
+    "ROI_MASK_HEAD_REGISTRY",
     "RPN_HEAD_REGISTRY",
     "Backbone",
     "ResNet",
@@ -47,7 +77,33 @@ __all__ = [
     "build_model",
     "build_proposal_generator",
     "build_resnet_backbone",
+    "SEM_SEG_HEADS_REGISTRY",
+    "Backbone",
+    "BaseKeypointRCNNHead",
+    "BaseMaskRCNNHead",
+    "DatasetMapperTTA",
+    "FastRCNNOutputLayers",
+    "GeneralizedRCNN",
+    "GeneralizedRCNNWithTTA",
+    "PanopticFPN",
+    "ProposalNetwork",
+    "ROIHeads",
+    "ResNet",
+    "ResNetBlockBase",
+    "SemanticSegmentor",
+    "ShapeSpec",
+    "StandardROIHeads",
+    "build_anchor_generator",
+    "build_backbone",
+    "build_box_head",
+    "build_keypoint_head",
+    "build_mask_head",
+    "build_model",
+    "build_proposal_generator",
+    "build_resnet_backbone",
+    "build_roi_heads",
     "build_rpn_head",
+    "build_sem_seg_head",
     "detector_postprocess",
     "get_vit_lr_decay_rate",
     "make_stage",
@@ -57,4 +113,5 @@ __all__ = [
     "postprocessing",
     "proposal_generator",
     "sampling",
+    "make_stage",
 ]
