@@ -147,8 +147,7 @@ class PanopticFPN(GeneralizedRCNN):
             return detector_results, sem_seg_results
 
         sizes = [
-            output_size(x, size)
-            for x, size in zip(batched_inputs, images.image_sizes, strict=True)
+            output_size(x, size) for x, size in zip(batched_inputs, images.image_sizes, strict=True)
         ]
         detections = detector_postprocess_batch(detector_results, sizes)
         results = []

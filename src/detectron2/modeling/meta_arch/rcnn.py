@@ -37,9 +37,7 @@ __all__ = [
 ]
 
 # Of the data package, which inference does without.
-__getattr__ = lazy_attributes(
-    __name__, {"convert_image_to_rgb": "detectron2.data.detection_utils"}
-)
+__getattr__ = lazy_attributes(__name__, {"convert_image_to_rgb": "detectron2.data.detection_utils"})
 
 # Proposals that are drawn of an image.
 _SHOWN_PROPOSALS = 20
@@ -304,14 +302,11 @@ class ProposalNetwork(nn.Module):
             log_first_n(
                 "WARNING", "the ground truth's key 'targets' is now named 'instances'", n=10
             )
-            gt_instances = [
-                x["targets"].to(self.device, non_blocking=True) for x in batched_inputs
-            ]
+            gt_instances = [x["targets"].to(self.device, non_blocking=True) for x in batched_inputs]
         proposals, losses = self.proposal_generator(images, features, gt_instances)
         if self.training:
             return losses
         sizes = [
-            output_size(x, size)
-            for x, size in zip(batched_inputs, images.image_sizes, strict=True)
+            output_size(x, size) for x, size in zip(batched_inputs, images.image_sizes, strict=True)
         ]
         return [{"proposals": p} for p in detector_postprocess_batch(proposals, sizes)]

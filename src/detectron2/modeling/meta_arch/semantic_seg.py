@@ -122,9 +122,7 @@ class SemanticSegmentor(nn.Module):
             self.backbone.padding_constraints,
         )
         features = self.backbone(images.tensor)
-        targets = sem_seg_targets(
-            batched_inputs, self.sem_seg_head, self.backbone, self.pixel_mean
-        )
+        targets = sem_seg_targets(batched_inputs, self.sem_seg_head, self.backbone, self.pixel_mean)
         logits, losses = self.sem_seg_head(features, targets)
         if self.training:
             return losses
@@ -184,9 +182,7 @@ class SemSegFPNHead(nn.Module):
         weight_init.c2_msra_fill(self.predictor)
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
@@ -243,9 +239,7 @@ class SemSegFPNHead(nn.Module):
         )
 
 
-def _scale_head(
-    shape: ShapeSpec, conv_dims: int, common_stride: int, norm: Any
-) -> nn.Sequential:
+def _scale_head(shape: ShapeSpec, conv_dims: int, common_stride: int, norm: Any) -> nn.Sequential:
     """A convolution for each doubling of the size up to the common stride, at least one."""
     doublings = int(math.log2(shape.stride) - math.log2(common_stride))
     layers: list[nn.Module] = []

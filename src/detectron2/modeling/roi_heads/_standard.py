@@ -107,9 +107,7 @@ class StandardROIHeads(ROIHeads):
         self.train_on_pred_boxes = train_on_pred_boxes
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         arguments = super().from_config(cfg)
         arguments["train_on_pred_boxes"] = cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES
         # Subclasses that have not been moved to from_config make their heads in methods of these
@@ -120,9 +118,7 @@ class StandardROIHeads(ROIHeads):
         return arguments
 
     @classmethod
-    def _init_box_head(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> dict[str, Any]:
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
         size = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
         pooled = ShapeSpec(
@@ -137,9 +133,7 @@ class StandardROIHeads(ROIHeads):
         }
 
     @classmethod
-    def _init_mask_head(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> dict[str, Any]:
+    def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         if not cfg.MODEL.MASK_ON:
             return {}
         pooler, shape = cls._pooler_and_shape(cfg, cfg.MODEL.ROI_MASK_HEAD, input_shape)
@@ -150,9 +144,7 @@ class StandardROIHeads(ROIHeads):
         }
 
     @classmethod
-    def _init_keypoint_head(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> dict[str, Any]:
+    def _init_keypoint_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         if not cfg.MODEL.KEYPOINT_ON:
             return {}
         pooler, shape = cls._pooler_and_shape(cfg, cfg.MODEL.ROI_KEYPOINT_HEAD, input_shape)

@@ -3,7 +3,6 @@
 He et al., "Mask R-CNN", ICCV 2017.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,9 +42,7 @@ def _masks_of_classes(mask_logits: torch.Tensor, classes: torch.Tensor) -> torch
         return mask_logits
     index = classes.to(torch.int64).view(-1, 1, 1, 1)
     # Not by indexing, whose gradient sorts.
-    return mask_logits.gather(
-        1, index.expand(-1, 1, mask_logits.size(2), mask_logits.size(3))
-    )
+    return mask_logits.gather(1, index.expand(-1, 1, mask_logits.size(2), mask_logits.size(3)))
 
 
 def mask_rcnn_loss(
