@@ -9,6 +9,7 @@ from torch import nn
 # Code written for upstream imports some of these names from here.
 from detectron2.layers import move_device_like
 from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.meta_arch._dense_inference import DenseInference
 from detectron2.modeling.meta_arch._images import (
     ground_truth,
     move_like,
@@ -48,7 +49,7 @@ def permute_to_N_HWA_K(tensor: torch.Tensor, K: int) -> torch.Tensor:  # noqa: N
     return by_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
-class DenseDetector(nn.Module):
+class DenseDetector(DenseInference):
     """A backbone, and a head that predicts for each of the anchors on its feature maps.
 
     Subclasses define :meth:`forward_training` and ``forward_inference(images, features,

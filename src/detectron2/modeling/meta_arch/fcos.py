@@ -17,7 +17,6 @@ from detectron2.modeling._labelling import pad_boxes
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import Box2BoxTransformLinear, _dense_box_regression_loss
-from detectron2.modeling.meta_arch._dense_inference import detect, detect_single_image
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead, focal_loss_of_levels
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_point_box_distance
@@ -252,17 +251,8 @@ class FCOS(DenseDetector):
         for logits, centerness in zip(pred_logits, pred_centerness):  # noqa: B905
             scores.append(torch.sqrt(logits.float().sigmoid() * centerness.float().sigmoid()))
         if not torch.jit.is_scripting() and self._detects_at_once():
-            return detect(
-                anchors,
-                self.box2box_transform,
-                scores,
-                pred_anchor_deltas,
-                images.image_sizes,
-                self.test_score_thresh,
-                self.test_topk_candidates,
-                self.test_nms_thresh,
-                self.max_detections_per_image,
-                torch.Tensor.float,
+            return self._detect(
+                anchors, scores, pred_anchor_deltas, images.image_sizes, torch.Tensor.float
             )
         results: list[Instances] = []
         for i, image_size in enumerate(images.image_sizes):
@@ -296,17 +286,7 @@ class FCOS(DenseDetector):
         Returns:
             ``pred_boxes``, clipped to the image, ``scores`` and ``pred_classes``, the best first.
         """
-        return detect_single_image(
-            anchors,
-            self.box2box_transform,
-            box_cls,
-            box_delta,
-            image_size,
-            self.test_score_thresh,
-            self.test_topk_candidates,
-            self.test_nms_thresh,
-            self.max_detections_per_image,
-        )
+        return self._detect_single_image(anchors, box_cls, box_delta, image_size)
 
 
 class FCOSHead(RetinaNetHead):

@@ -19,7 +19,6 @@ from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.backbone import Backbone, build_backbone
 from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.meta_arch._dense_inference import detect, detect_single_image
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 
 # Code written for upstream imports some of these names from here.
@@ -251,17 +250,8 @@ class RetinaNet(DenseDetector):
         )
         anchors = self.anchor_generator(features)
         if not torch.jit.is_scripting() and self._detects_at_once():
-            return detect(
-                anchors,
-                self.box2box_transform,
-                pred_logits,
-                pred_anchor_deltas,
-                images.image_sizes,
-                self.test_score_thresh,
-                self.test_topk_candidates,
-                self.test_nms_thresh,
-                self.max_detections_per_image,
-                torch.sigmoid,
+            return self._detect(
+                anchors, pred_logits, pred_anchor_deltas, images.image_sizes, torch.sigmoid
             )
         results: list[Instances] = []
         for i, image_size in enumerate(images.image_sizes):
@@ -295,17 +285,7 @@ class RetinaNet(DenseDetector):
         Returns:
             ``pred_boxes``, clipped to the image, ``scores`` and ``pred_classes``, the best first.
         """
-        return detect_single_image(
-            anchors,
-            self.box2box_transform,
-            box_cls,
-            box_delta,
-            image_size,
-            self.test_score_thresh,
-            self.test_topk_candidates,
-            self.test_nms_thresh,
-            self.max_detections_per_image,
-        )
+        return self._detect_single_image(anchors, box_cls, box_delta, image_size)
 
 
 def _padded(classes: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
