@@ -21,10 +21,10 @@ struct NmsGroupsArgs {
 inline void check_nms_groups_mask(const char* name, const Tensor& boxes, const Tensor& tensor,
                                   ScalarType dtype) {
   constexpr const char* op = "nms_groups";
-  DETECTRON2_CHECK(tensor.dim() == 2 && tensor.size(0) == boxes.size(0) &&
-                       tensor.size(1) == boxes.size(1),
-                   op, ": ", name, " must have the shape (", boxes.size(0), ", ", boxes.size(1),
-                   ") beside boxes of ", shape_name(boxes), ", got ", shape_name(tensor));
+  DETECTRON2_CHECK(
+      tensor.dim() == 2 && tensor.size(0) == boxes.size(0) && tensor.size(1) == boxes.size(1), op,
+      ": ", name, " must have the shape (", boxes.size(0), ", ", boxes.size(1),
+      ") beside boxes of ", shape_name(boxes), ", got ", shape_name(tensor));
   DETECTRON2_CHECK(tensor.scalar_type() == dtype, op, ": ", name, " must be ", dtype_name(dtype),
                    ", got ", dtype_name(tensor.scalar_type()));
   check_same_device(op, "boxes", boxes, name, tensor);

@@ -11,8 +11,8 @@ Tensor nms_groups(const Tensor& boxes, const Tensor& valid, std::optional<Tensor
   dispatch_compute_dtype(args.boxes.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     nms_groups_cpu<T>(data_of<T>(args.boxes), args.classes_data(), data_of<bool>(args.valid),
-                      boxes.size(0), boxes.size(1), iou_threshold,
-                      mutable_data_of<bool>(args.keep), parallel_for);
+                      boxes.size(0), boxes.size(1), iou_threshold, mutable_data_of<bool>(args.keep),
+                      parallel_for);
   });
   return args.keep;
 }

@@ -22,6 +22,7 @@ from detectron2._ops import (
     paste_masks,
     rasterize_polygons,
     roi_align_rotated,
+    sigmoid_focal_loss,
 )
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "paste_masks",
     "rasterize_polygons",
     "roi_align_rotated",
+    "sigmoid_focal_loss",
 ]
