@@ -240,6 +240,14 @@ inline Tensor sum(const Tensor& tensor) {
   return call<1>("aten::sum", "", tensor, std::optional<ScalarType>())[0];
 }
 
+inline Tensor not_equal(const Tensor& left, const Tensor& right) {
+  return call<1>("aten::ne", "Tensor", left, right)[0];
+}
+
+inline Tensor where(const Tensor& condition, const Tensor& chosen, const Tensor& other) {
+  return call<1>("aten::where", "self", condition, chosen, other)[0];
+}
+
 inline Tensor masked_select(const Tensor& tensor, const Tensor& mask) {
   return call<1>("aten::masked_select", "", tensor, mask)[0];
 }
