@@ -167,9 +167,7 @@ class GeneralizedRCNNWithTTA(nn.Module):
         for start in range(0, len(batched_inputs), self.batch_size):
             chunk = slice(start, start + self.batch_size)
             given = None if detected_instances is None else detected_instances[chunk]
-            outputs.extend(
-                self.model.inference(batched_inputs[chunk], given, do_postprocess=False)
-            )
+            outputs.extend(self.model.inference(batched_inputs[chunk], given, do_postprocess=False))
         return outputs
 
     def __call__(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:

@@ -14,7 +14,7 @@ from detectron2.modeling.proposal_generator._top_proposals import (
 )
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
-from detectron2.structures import Instances, RotatedBoxes
+from detectron2.structures import Instances
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_of_boxes
 
 # Code written for upstream imports these names from here.

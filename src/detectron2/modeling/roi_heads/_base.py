@@ -76,23 +76,20 @@ class ROIHeads(nn.Module):
             proposal_append_gt: whether the ground truth counts as proposals, too.
         """
         super().__init__()
+        self.num_classes = num_classes
+        self.proposal_matcher, self.proposal_append_gt = proposal_matcher, proposal_append_gt
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        self.num_classes = num_classes
-        self.proposal_matcher = proposal_matcher
-        self.proposal_append_gt = proposal_append_gt
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         heads = cfg.MODEL.ROI_HEADS
         return {
+            "num_classes": heads.NUM_CLASSES,
+            "proposal_matcher": Matcher(heads.IOU_THRESHOLDS, heads.IOU_LABELS),
+            "proposal_append_gt": heads.PROPOSAL_APPEND_GT,
             "batch_size_per_image": heads.BATCH_SIZE_PER_IMAGE,
             "positive_fraction": heads.POSITIVE_FRACTION,
-            "num_classes": heads.NUM_CLASSES,
-            "proposal_append_gt": heads.PROPOSAL_APPEND_GT,
-            "proposal_matcher": Matcher(
-                heads.IOU_THRESHOLDS, heads.IOU_LABELS, allow_low_quality_matches=False
-            ),
         }
 
     def _sample_proposals(

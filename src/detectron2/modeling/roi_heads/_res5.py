@@ -58,9 +58,7 @@ class Res5ROIHeads(ROIHeads):
             self.mask_head = mask_head
 
     @classmethod
-    def from_config(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         if cfg.MODEL.KEYPOINT_ON:
             raise ValueError("Res5ROIHeads have no keypoints, got MODEL.KEYPOINT_ON=True")
         in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES

@@ -45,9 +45,7 @@ def foreground_rows(proposals: list[Instances], bg_label: int) -> list[torch.Ten
     return [((c != -1) & (c != bg_label)).nonzero().squeeze(1) for c in classes]
 
 
-def select_foreground_rows(
-    proposals: list[Instances], rows: list[torch.Tensor]
-) -> list[Instances]:
+def select_foreground_rows(proposals: list[Instances], rows: list[torch.Tensor]) -> list[Instances]:
     """``proposals[rows]`` of each image; the values of boxes stay known on the CPU."""
     selected = []
     for p, chosen in zip(proposals, rows, strict=True):

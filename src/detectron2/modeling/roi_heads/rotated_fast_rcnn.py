@@ -141,9 +141,7 @@ class RROIHeads(StandardROIHeads):
                 raise ValueError(f"RROIHeads are for boxes only, got {name}=True")
 
     @classmethod
-    def _init_box_head(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> dict[str, Any]:
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head, in_features = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS.IN_FEATURES
         if head.POOLER_TYPE != "ROIAlignRotated":
             raise ValueError(
