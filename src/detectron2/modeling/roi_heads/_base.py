@@ -10,9 +10,11 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads._sampling import SampledProposals, sample_proposals
 from detectron2.modeling.sampling import subsample_labels
+from detectron2.structures._selected_masks import SelectedBitMasks
 from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
+from detectron2.structures.masks import BitMasks
 from detectron2.utils._host_values import remember_on_host
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
@@ -124,12 +126,17 @@ class ROIHeads(nn.Module):
     ) -> None:
         """Give proposals the fields of the objects that they are matched with."""
         for name, value in targets.get_fields().items():
-            if name.startswith("gt_") and not sampled.has(name):
-                on_cpu = getattr(value, "device", torch.device("cpu")).type == "cpu"
-                rows = sample.matches_on_host if on_cpu else sample.matches
-                # Through Instances, which index lists, too.
-                field = Instances(targets.image_size, **{name: value})
-                sampled.set(name, field[rows].get(name))
+            if not name.startswith("gt_") or sampled.has(name):
+                continue
+            if type(value) is BitMasks and value.device == sample.matches.device:
+                # A copy for each proposal would take a gigabyte for two images.
+                sampled.set(name, SelectedBitMasks(value.tensor, sample.matches))
+                continue
+            on_cpu = getattr(value, "device", torch.device("cpu")).type == "cpu"
+            rows = sample.matches_on_host if on_cpu else sample.matches
+            # Through Instances, which index lists, too.
+            field = Instances(targets.image_size, **{name: value})
+            sampled.set(name, field[rows].get(name))
 
     @torch.no_grad()
     def label_and_sample_proposals(
