@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from detectron2.modeling._constants import to_device
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes
 from detectron2.utils.memory import retry_if_cuda_oom
@@ -19,14 +20,6 @@ def pad_boxes(boxes: list[Boxes], like: Boxes) -> torch.Tensor:
     if not tensors:
         return like.tensor.new_zeros((0, 0, like.tensor.size(1)))
     return pad_sequence(tensors, batch_first=True)
-
-
-def counts_to_mask(counts: list[int], size: int, device: torch.device) -> torch.Tensor:
-    """``(len(counts), size)``, bool, true for the first ``counts[i]`` of row i."""
-    mask = torch.zeros((len(counts), size), dtype=torch.bool, device=device)
-    for row, count in zip(mask, counts, strict=True):
-        row[:count] = True
-    return mask
 
 
 def match_batch(
@@ -66,7 +59,8 @@ def match_batch(
             return matcher(qualities)
         some_counts = counts[start : start + step]
         qualities = qualities.view(len(some_counts), -1, len(anchors))
-        is_gt = counts_to_mask(some_counts, qualities.size(1), qualities.device)
+        numbers = torch.arange(qualities.size(1), device=qualities.device)
+        is_gt = numbers < to_device(some_counts, torch.int64, qualities.device)[:, None]
         return matcher.match_padded(qualities, is_gt)
 
     matches, labels = [], []

@@ -7,7 +7,7 @@ the boxes of objects.
 import math
 
 import torch
-from fvcore.nn import giou_loss, smooth_l1_loss
+from fvcore.nn import smooth_l1_loss
 
 from detectron2.layers import cat, ciou_loss, diou_loss
 from detectron2.structures import Boxes
@@ -276,6 +276,23 @@ def _half_open(angles: torch.Tensor) -> torch.Tensor:
     return torch.where(angles >= 180, angles - 360, angles)
 
 
+def _giou_loss(boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
+    """Generalised IoU loss of ordered pairs of boxes, ``(..., 4)`` XYXY: ``(...)``.
+
+    Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1. Unlike
+    fvcore's it does not check the corners, for which it would wait for the device.
+    """
+    sides1, sides2 = boxes1[..., 2:] - boxes1[..., :2], boxes2[..., 2:] - boxes2[..., :2]
+    overlap = torch.min(boxes1[..., 2:], boxes2[..., 2:]) - torch.max(
+        boxes1[..., :2], boxes2[..., :2]
+    )
+    hull = torch.max(boxes1[..., 2:], boxes2[..., 2:]) - torch.min(boxes1[..., :2], boxes2[..., :2])
+    intersection = torch.where((overlap > 0).all(dim=-1), overlap[..., 0] * overlap[..., 1], 0.0)
+    union = sides1[..., 0] * sides1[..., 1] + sides2[..., 0] * sides2[..., 1] - intersection
+    area = hull[..., 0] * hull[..., 1]
+    return 1 - intersection / (union + eps) + (area - union) / (area + eps)
+
+
 def _box_losses(
     box2box_transform: Box2BoxTransform | Box2BoxTransformLinear | Box2BoxTransformRotated,
     anchors: torch.Tensor,
@@ -284,14 +301,14 @@ def _box_losses(
     loss_type: str,
     smooth_l1_beta: float,
 ) -> torch.Tensor:
-    """Regression losses of K matched anchors, ``(K,)``, from ``(K, box_dim)``; float32."""
+    """Regression losses of matched anchors, ``(...)``, from ``(..., box_dim)``; float32."""
     if loss_type == "smooth_l1":
         targets = box2box_transform.get_deltas(anchors, gt_boxes)
         losses = smooth_l1_loss(deltas.float(), targets, beta=smooth_l1_beta, reduction="none")
-        return losses.sum(dim=1)
+        return losses.sum(dim=-1)
     boxes = box2box_transform.apply_deltas(deltas, anchors)
     if loss_type == "giou":
-        return giou_loss(boxes, gt_boxes, reduction="none")
+        return _giou_loss(boxes, gt_boxes)
     if loss_type == "diou":
         return diou_loss(boxes, gt_boxes, reduction="none")
     if loss_type == "ciou":
@@ -322,39 +339,50 @@ def _dense_box_regression_loss(
         fg_mask: ``(N, R)``, bool: the anchors that count.
         box_reg_loss_type: "smooth_l1", of deltas, or "giou", "diou" or "ciou", of boxes.
         smooth_l1_beta: where the loss turns from quadratic to linear; 0 is the L1 loss.
-        max_foreground: a number that the foreground does not exceed, where one is known. Without
-            it the device is waited for once, to count the foreground; with it the result is NaN
-            where it was wrong.
+        max_foreground: a number that the foreground does not exceed, where one is known. The
+            result is NaN where it does. Without it the loss of every anchor is computed, except
+            on the CPU: to count the foreground would be to wait for the device.
 
     Raises:
         ValueError: there is no such loss.
     """
     anchors = cat([x.tensor if isinstance(x, Boxes) else x for x in anchors])
-    deltas = cat(pred_anchor_deltas, dim=1).flatten(0, 1)
+    deltas = cat(pred_anchor_deltas, dim=1)
     if not isinstance(gt_boxes, torch.Tensor):
         gt_boxes = torch.stack(gt_boxes)
-    gt_boxes = gt_boxes.flatten(0, 1)
-    fg_mask = fg_mask.flatten()
-    # An index that is left over is -1, which is the last anchor's.
-    if max_foreground is None:
-        chosen = fg_mask.nonzero().squeeze(1)
-    else:
-        chosen = torch.nonzero_static(fg_mask, size=min(max_foreground, len(fg_mask))).squeeze(1)
-    if len(chosen) == 0:
-        return 0.0 * deltas.float().sum()
-    is_chosen = chosen >= 0
-    chosen = torch.where(is_chosen, chosen, len(fg_mask) - 1)
-    of_anchors = anchors[chosen % len(anchors)]
-    targets = gt_boxes[chosen]
-    chosen_deltas = deltas.index_select(0, chosen)
-    if max_foreground is not None:
-        # What is left over is matched with itself, so that its gradient is defined.
-        targets = torch.where(is_chosen[:, None], targets, of_anchors)
-        chosen_deltas = torch.where(is_chosen[:, None], chosen_deltas, 0.0)
+    if fg_mask.numel() == 0:
+        return deltas.float().sum()
+    num_foreground = None
+    is_chosen = fg_mask
+    if deltas.device.type == "cpu":
+        images, chosen = fg_mask.nonzero(as_tuple=True)
+        anchors, deltas, gt_boxes = (
+            anchors[chosen],
+            deltas[images, chosen],
+            gt_boxes[images, chosen],
+        )
+        is_chosen = torch.ones_like(chosen, dtype=torch.bool)
+    elif max_foreground is not None:
+        num_foreground = fg_mask.sum()
+        size = min(max_foreground, fg_mask.numel())
+        chosen = torch.nonzero_static(fg_mask.flatten(), size=size, fill_value=-1).squeeze(1)
+        is_chosen = chosen >= 0
+        chosen = chosen.clamp(min=0)
+        anchors = anchors[chosen % len(anchors)]
+        deltas = deltas.flatten(0, 1).index_select(0, chosen)
+        gt_boxes = gt_boxes.flatten(0, 1)[chosen]
+    # What does not count gets deltas of 0 to itself: its gradient must not be NaN.
+    targets = torch.where(is_chosen[..., None], gt_boxes, anchors)
+    deltas = torch.where(is_chosen[..., None], deltas, 0.0)
     losses = _box_losses(
-        box2box_transform, of_anchors, chosen_deltas, targets, box_reg_loss_type, smooth_l1_beta
+        box2box_transform,
+        anchors.expand_as(targets),
+        deltas,
+        targets,
+        box_reg_loss_type,
+        smooth_l1_beta,
     )
-    if max_foreground is None:
-        return losses.sum()
     loss = torch.where(is_chosen, losses, 0.0).sum()
-    return torch.where(fg_mask.sum() <= max_foreground, loss, math.nan)
+    if num_foreground is not None:
+        loss = torch.where(num_foreground <= max_foreground, loss, math.nan)
+    return loss

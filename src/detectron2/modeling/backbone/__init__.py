@@ -11,6 +11,7 @@ from detectron2.modeling.backbone.resnet import (
     build_resnet_backbone,
     make_stage,
 )
+from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT, get_vit_lr_decay_rate
 
 __all__ = [
     "BACKBONE_REGISTRY",
@@ -20,11 +21,16 @@ __all__ = [
     "BottleneckBlock",
     "ResNet",
     "ResNetBlockBase",
+    "SimpleFeaturePyramid",
+    "ViT",
     "backbone",
     "build",
     "build_backbone",
     "build_resnet_backbone",
     "fpn",
+    "get_vit_lr_decay_rate",
     "make_stage",
     "resnet",
+    "utils",
+    "vit",
 ]

@@ -41,8 +41,8 @@ def top_candidates(logits: list[torch.Tensor], topk: int) -> Candidates:
     values, indices = torch.stack(padded, dim=1).topk(min(topk, size), dim=2)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     starts = [end - n for end, n in zip(ends, sizes, strict=True)]
-    level_sizes = constant(tuple(sizes), (-1, 1), torch.int64, values.device)
-    level_starts = constant(tuple(starts), (-1, 1), torch.int64, values.device)
+    level_sizes = constant(tuple(sizes), torch.int64, values.device)[:, None]
+    level_starts = constant(tuple(starts), torch.int64, values.device)[:, None]
     exist = indices < level_sizes
     # Of those that do not exist, any index will do.
     indices = torch.where(exist, indices, 0) + level_starts
@@ -58,9 +58,8 @@ def _clipped(boxes: torch.Tensor, image_sizes: list[tuple[int, int]]) -> torch.T
     """Boxes ``(N, C, 4 or 5)``, clipped to their images."""
     if boxes.size(2) == 4:
         limits = [side for height, width in image_sizes for side in (width, height) * 2]
-        return boxes.clamp(min=0).minimum(
-            constant(tuple(limits), (-1, 1, 4), boxes.dtype, boxes.device)
-        )
+        upper = constant(tuple(limits), boxes.dtype, boxes.device).view(-1, 1, 4)
+        return boxes.clamp(min=0).minimum(upper)
     clipped = []
     for of_image, size in zip(boxes, image_sizes, strict=True):
         rotated = RotatedBoxes(of_image)

@@ -360,7 +360,7 @@ class RPN(nn.Module):
             for x in deltas
         ]
         losses: dict[str, torch.Tensor] = {}
-        if self.training:
+        if not torch.jit.is_scripting() and self.training:
             assert gt_instances is not None, "RPN needs gt_instances in training, got None"
             gt_labels, gt_boxes = self.label_and_sample_anchors(anchors, gt_instances)
             losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)

@@ -14,15 +14,15 @@ from detectron2.modeling.proposal_generator._top_proposals import (
 )
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.rpn import RPN
-from detectron2.structures import Instances
-from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_of_boxes
 
 # Code written for upstream imports these names from here.
-from detectron2.structures.rotated_boxes import pairwise_iou_rotated
+from detectron2.structures import Instances, RotatedBoxes, pairwise_iou_rotated
+from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_of_boxes
 from detectron2.utils.memory import retry_if_cuda_oom
 
 __all__ = [
     "RRPN",
+    "RotatedBoxes",
     "batched_nms_rotated",
     "cat",
     "find_top_rrpn_proposals",
