@@ -21,6 +21,51 @@ def move_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return x.to(like.device, non_blocking=True)
 
 
+def pixel_statistic(values: Sequence[float]) -> torch.Tensor:
+    """``(C, 1, 1)`` of C numbers, for a buffer."""
+    return torch.tensor(values).view(-1, 1, 1)
+
+
+def normalized_batch(
+    images: list[torch.Tensor],
+    pixel_mean: torch.Tensor,
+    pixel_std: torch.Tensor,
+    size_divisibility: int,
+    padding_constraints: dict[str, int],
+) -> ImageList:
+    """Normalise images, then pad them with 0, which is the mean, into a batch.
+
+    Args:
+        images: ``(C, H_i, W_i)``, of any dtype.
+        pixel_mean: ``(C, 1, 1)``.
+        pixel_std: ``(C, 1, 1)``.
+        size_divisibility: as for ``ImageList.from_tensors``.
+        padding_constraints: likewise.
+    """
+    return ImageList.from_tensors(
+        [(image - pixel_mean) / pixel_std for image in images],
+        size_divisibility,
+        padding_constraints=padding_constraints,
+    )
+
+
+def instances_of_inputs(
+    batched_inputs: list[dict[str, Any]], name: str, device: torch.device
+) -> list[Instances] | None:
+    """The instances under ``name``, on ``device``, without waiting for it; None if the first input
+    has none."""
+    if name not in batched_inputs[0]:
+        return None
+    return [x[name].to(device, non_blocking=True) for x in batched_inputs]
+
+
+def ground_truth(
+    batched_inputs: list[dict[str, Any]], device: torch.device
+) -> list[Instances] | None:
+    """The ``"instances"`` of a batch, as of :func:`instances_of_inputs`."""
+    return instances_of_inputs(batched_inputs, "instances", device)
+
+
 def output_size(sample: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) that the results of a sample are wanted in: its own, or the image's."""
     return sample.get("height", image_size[0]), sample.get("width", image_size[1])
@@ -48,8 +93,7 @@ class ImageModel(nn.Module):
             )
         self.backbone = backbone
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            of_channels = torch.tensor(values).view(-1, 1, 1)
-            self.register_buffer(name, of_channels, persistent=False)
+            self.register_buffer(name, pixel_statistic(values), persistent=False)
 
     @staticmethod
     def _image_arguments(cfg: CfgNode) -> dict[str, Any]:
@@ -70,24 +114,19 @@ class ImageModel(nn.Module):
 
     def preprocess_image(self, batched_inputs: list[dict[str, torch.Tensor]]) -> ImageList:
         """Normalise the images of a batch, and pad them with 0, which is the mean."""
-        normalized = []
-        for sample in batched_inputs:
-            image = self._move_to_current_device(sample["image"])
-            normalized.append((image - self.pixel_mean) / self.pixel_std)
-        return ImageList.from_tensors(
-            normalized,
+        return normalized_batch(
+            [self._move_to_current_device(sample["image"]) for sample in batched_inputs],
+            self.pixel_mean,
+            self.pixel_std,
             self.backbone.size_divisibility,
-            padding_constraints=self.backbone.padding_constraints,
+            self.backbone.padding_constraints,
         )
 
     @torch.jit.unused
     def _of_inputs(
         self, batched_inputs: list[dict[str, torch.Tensor]], name: str
     ) -> list[Instances] | None:
-        """The instances under ``name``, on the device; None if the first input has none."""
-        if name not in batched_inputs[0]:
-            return None
-        return [x[name].to(self.device, non_blocking=True) for x in batched_inputs]
+        return instances_of_inputs(batched_inputs, name, self.device)
 
     @torch.jit.unused
     def _output_sizes(
