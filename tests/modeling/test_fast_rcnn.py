@@ -290,9 +290,12 @@ def test_features_are_flattened() -> None:
     )
     scores, deltas = predictor(torch.randn(5, 2, 3, 4))
     assert scores.shape == (5, K + 1) and deltas.shape == (5, 4 * K)
-    assert FastRCNNOutputLayers(
-        9, box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)), num_classes=K
-    ).cls_score.in_features == 9
+    assert (
+        FastRCNNOutputLayers(
+            9, box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)), num_classes=K
+        ).cls_score.in_features
+        == 9
+    )
 
 
 class TestEvents:

@@ -90,11 +90,15 @@ def test_inference() -> None:
 
 def test_head() -> None:
     head = KRCNNConvDeconvUpsampleHead(
-        ShapeSpec(channels=4), num_keypoints=KEYPOINTS, conv_dims=[6, 7], loss_weight=2.0,
+        ShapeSpec(channels=4),
+        num_keypoints=KEYPOINTS,
+        conv_dims=[6, 7],
+        loss_weight=2.0,
         loss_normalizer=5.0,
     )
     assert list(head.state_dict()) == [
-        f"{name}.{kind}" for name in ("conv_fcn1", "conv_fcn2", "score_lowres")
+        f"{name}.{kind}"
+        for name in ("conv_fcn1", "conv_fcn2", "score_lowres")
         for kind in ("weight", "bias")
     ]
     x, of_images = torch.randn(3, 4, 2, 2), instances(2, 1)

@@ -34,9 +34,7 @@ def slow_loss(logits: torch.Tensor, of_images: list[Instances]) -> torch.Tensor:
         for i in range(len(x)):
             target = x.gt_masks[i].crop_and_resize(x.proposal_boxes.tensor[i : i + 1], SIDE)[0]
             channel = int(x.gt_classes[i]) if logits.size(1) > 1 else 0
-            losses.append(
-                F.binary_cross_entropy_with_logits(logits[row, channel], target.float())
-            )
+            losses.append(F.binary_cross_entropy_with_logits(logits[row, channel], target.float()))
             row += 1
     return torch.stack(losses).mean()
 
@@ -112,9 +110,7 @@ def test_inference(channels: int) -> None:
     for x, c in zip(of_images, classes, strict=True):
         x.pred_classes = c
     mask_rcnn_inference(logits, of_images)
-    assert [x.pred_masks.shape for x in of_images] == [
-        (n, 1, SIDE, SIDE) for n in (2, 0, 3)
-    ]
+    assert [x.pred_masks.shape for x in of_images] == [(n, 1, SIDE, SIDE) for n in (2, 0, 3)]
     got = torch.cat([x.pred_masks for x in of_images])[:, 0]
     for row, c in enumerate(torch.cat(classes).tolist()):
         torch.testing.assert_close(got[row], logits[row, c if channels > 1 else 0].sigmoid())
@@ -125,7 +121,8 @@ def test_head() -> None:
         ShapeSpec(channels=4), num_classes=K, conv_dims=[6, 7], loss_weight=2.0
     )
     assert list(head.state_dict()) == [
-        f"{name}.{kind}" for name in ("mask_fcn1", "deconv", "predictor")
+        f"{name}.{kind}"
+        for name in ("mask_fcn1", "deconv", "predictor")
         for kind in ("weight", "bias")
     ]
     x, of_images = torch.randn(3, 4, SIDE // 2, SIDE // 2), instances(3)
