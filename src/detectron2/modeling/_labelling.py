@@ -42,38 +42,39 @@ def match_batch(
         Labels ``(N, R)`` int8; indices ``(N, R)`` of the boxes that the anchors are matched with;
         and those boxes, ``(N, M, box_dim)`` with zeros for the missing ones, M at least 1.
     """
-    device = anchors.device
     padded = pad_boxes(gt_boxes, anchors)
     num_images, most, box_dim = padded.shape
-    if most == 0:
-        padded = padded.new_zeros((num_images, 1, box_dim))
     counts = [len(boxes) for boxes in gt_boxes]
-    # A subclass may match in a way of its own.
-    is_standard = type(matcher) is Matcher
-    step = max(_MOST_PAIRS // max(most * len(anchors), 1), 1) if is_standard else 1
 
     @retry_if_cuda_oom
-    def match(boxes: Boxes, anchors: Boxes, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        qualities = pairwise_iou(boxes, anchors)
-        if not is_standard:
-            return matcher(qualities)
-        some_counts = counts[start : start + step]
-        qualities = qualities.view(len(some_counts), -1, len(anchors))
-        numbers = torch.arange(qualities.size(1), device=qualities.device)
-        is_gt = numbers < to_device(some_counts, torch.int64, qualities.device)[:, None]
+    def match_single(boxes: Boxes, anchors: Boxes) -> tuple[torch.Tensor, torch.Tensor]:
+        matches, labels = matcher(pairwise_iou(boxes, anchors))
+        return matches[None], labels[None]
+
+    @retry_if_cuda_oom
+    def match_some(boxes: Boxes, anchors: Boxes, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+        some = counts[start : start + step]
+        qualities = pairwise_iou(boxes, anchors).view(len(some), most, len(anchors))
+        numbers = torch.arange(most, device=qualities.device)
+        is_gt = numbers < to_device(some, torch.int64, qualities.device)[:, None]
         return matcher.match_padded(qualities, is_gt)
 
-    matches, labels = [], []
-    for start in range(0, num_images, step):
-        if is_standard:
-            boxes = type(anchors)(padded[start : start + step, :most].flatten(0, 1))
-        else:
-            boxes = gt_boxes[start]
-        some_matches, some_labels = match(boxes, anchors, start)
-        shape = (-1, len(anchors)) if len(anchors) else (min(step, num_images - start), 0)
-        matches.append(some_matches.to(device).view(shape))
-        labels.append(some_labels.to(device).view(shape))
-    if num_images == 0:
-        empty = torch.zeros((0, len(anchors)), dtype=torch.int64, device=device)
-        return empty.to(torch.int8), empty, padded
-    return torch.cat(labels), torch.cat(matches), padded
+    results = []
+    # A subclass may match in a way of its own.
+    if type(matcher) is not Matcher:
+        results = [match_single(boxes, anchors) for boxes in gt_boxes]
+    else:
+        step = max(_MOST_PAIRS // max(most * len(anchors), 1), 1)
+        for start in range(0, num_images, step):
+            boxes = type(anchors)(padded[start : start + step].flatten(0, 1))
+            results.append(match_some(boxes, anchors, start))
+    if most == 0:
+        padded = padded.new_zeros((num_images, 1, box_dim))
+    if not results:
+        matches = torch.zeros((0, len(anchors)), dtype=torch.int64, device=anchors.device)
+        return matches.to(torch.int8), matches, padded
+    # Not on the CPU, where memory may have made them be.
+    matches, labels = (
+        torch.cat([x.to(anchors.device) for x in parts]) for parts in zip(*results, strict=True)
+    )
+    return labels, matches, padded

@@ -42,15 +42,15 @@ class BufferList(nn.Module):
 
     def __init__(self, buffers: list[torch.Tensor]) -> None:
         super().__init__()
-        for i, buffer in enumerate(buffers):
-            self.register_buffer(str(i), buffer, persistent=False)
-
-    def __len__(self) -> int:
-        return len(self._buffers)
+        for number, tensor in enumerate(buffers):
+            self.register_buffer(f"{number}", tensor, persistent=False)
 
     # Without a return type: TorchScript knows no Iterator.
     def __iter__(self):
-        return iter(self._buffers.values())
+        yield from self.buffers()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.buffers())
 
 
 def _per_level(values: Any, num_levels: int, name: str) -> list[list[float]]:

@@ -318,6 +318,11 @@ def _box_losses(
     )
 
 
+def _counts_foreground(device: torch.device) -> bool:
+    """Whether the foreground may be counted. Elsewhere that is to wait for the device."""
+    return device.type == "cpu"
+
+
 def _dense_box_regression_loss(
     anchors: list[Boxes] | list[torch.Tensor],
     box2box_transform: Box2BoxTransform | Box2BoxTransformLinear | Box2BoxTransformRotated,
@@ -354,7 +359,7 @@ def _dense_box_regression_loss(
         return deltas.float().sum()
     num_foreground = None
     is_chosen = fg_mask
-    if deltas.device.type == "cpu":
+    if _counts_foreground(deltas.device):
         images, chosen = fg_mask.nonzero(as_tuple=True)
         anchors, deltas, gt_boxes = (
             anchors[chosen],

@@ -78,12 +78,12 @@ class FCOS(DenseDetector):
             box2box_transform = Box2BoxTransformLinear(normalize_by_size=True)
         self.box2box_transform = box2box_transform
         self.center_sampling_radius = float(center_sampling_radius)
-        self.focal_loss_alpha = focal_loss_alpha
-        self.focal_loss_gamma = focal_loss_gamma
+        self.max_detections_per_image = max_detections_per_image
+        self.test_nms_thresh = test_nms_thresh
         self.test_score_thresh = test_score_thresh
         self.test_topk_candidates = test_topk_candidates
-        self.test_nms_thresh = test_nms_thresh
-        self.max_detections_per_image = max_detections_per_image
+        self.focal_loss_gamma = focal_loss_gamma
+        self.focal_loss_alpha = focal_loss_alpha
 
     @torch.jit.unused
     def forward_training(
@@ -93,14 +93,12 @@ class FCOS(DenseDetector):
         predictions: list[list[torch.Tensor]],
         gt_instances: list[Instances],
     ) -> dict[str, torch.Tensor]:
-        pred_logits, pred_anchor_deltas, pred_centerness = self._transpose_dense_predictions(
+        anchors = self.anchor_generator(features)
+        labels, boxes = self.label_anchors(anchors, gt_instances)
+        logits, deltas, centerness = self._transpose_dense_predictions(
             predictions, [self.num_classes, 4, 1]
         )
-        anchors = self.anchor_generator(features)
-        gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)
-        return self.losses(
-            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes, pred_centerness
-        )
+        return self.losses(anchors, logits, labels, deltas, boxes, centerness)
 
     @torch.jit.unused
     @torch.no_grad()

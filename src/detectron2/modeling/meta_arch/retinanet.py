@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import CycleBatchNormList, ShapeSpec, get_norm
+
+# Code written for upstream imports some of these names from here.
+from detectron2.layers import CycleBatchNormList, ShapeSpec, batched_nms, cat, get_norm
 from detectron2.modeling._focal_loss import sigmoid_focal_loss_sum
 from detectron2.modeling._labelling import match_batch
 from detectron2.modeling.anchor_generator import build_anchor_generator
@@ -20,13 +22,11 @@ from detectron2.modeling.backbone import Backbone, build_backbone
 from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
-
-# Code written for upstream imports some of these names from here.
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector, permute_to_N_HWA_K
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 
-__all__ = ["RetinaNet", "RetinaNetHead", "permute_to_N_HWA_K"]
+__all__ = ["RetinaNet", "RetinaNetHead", "batched_nms", "cat", "permute_to_N_HWA_K"]
 
 logger = logging.getLogger(__name__)
 
@@ -156,12 +156,10 @@ class RetinaNet(DenseDetector):
         predictions: list[list[torch.Tensor]],
         gt_instances: list[Instances],
     ) -> dict[str, torch.Tensor]:
-        pred_logits, pred_anchor_deltas = self._transpose_dense_predictions(
-            predictions, [self.num_classes, 4]
-        )
         anchors = self.anchor_generator(features)
-        gt_labels, gt_boxes = self.label_anchors(anchors, gt_instances)
-        return self.losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
+        labels, boxes = self.label_anchors(anchors, gt_instances)
+        logits, deltas = self._transpose_dense_predictions(predictions, [self.num_classes, 4])
+        return self.losses(anchors, logits, labels, deltas, boxes)
 
     @torch.jit.unused
     def losses(

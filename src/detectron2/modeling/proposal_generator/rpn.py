@@ -4,7 +4,7 @@ Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region Propos
 NeurIPS 2015.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -189,21 +189,22 @@ class RPN(nn.Module):
         smooth_l1_beta: where the smooth L1 loss turns linear; 0 is the L1 loss.
         """
         super().__init__()
-        self.in_features = list(in_features)
         self.rpn_head = head
         self.anchor_generator = anchor_generator
+        self.in_features = list(in_features)
+        # What anchors are trained as.
         self.anchor_matcher = anchor_matcher
-        self.box2box_transform = box2box_transform
+        self.anchor_boundary_thresh = anchor_boundary_thresh
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        # By self.training.
-        self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
-        self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
-        self.nms_thresh = nms_thresh
+        self.box2box_transform = box2box_transform
+        # What becomes of predictions; the numbers by self.training.
+        self.pre_nms_topk = dict(zip((True, False), pre_nms_topk, strict=True))
+        self.post_nms_topk = dict(zip((True, False), post_nms_topk, strict=True))
         self.min_box_size = float(min_box_size)
-        self.anchor_boundary_thresh = anchor_boundary_thresh
-        if isinstance(loss_weight, (int, float)):
-            loss_weight = {"loss_rpn_cls": loss_weight, "loss_rpn_loc": loss_weight}
+        self.nms_thresh = nms_thresh
+        if not isinstance(loss_weight, Mapping):
+            loss_weight = dict.fromkeys(("loss_rpn_cls", "loss_rpn_loc"), loss_weight)
         self.loss_weight = loss_weight
         self.box_reg_loss_type = box_reg_loss_type
         self.smooth_l1_beta = smooth_l1_beta
