@@ -1,5 +1,6 @@
 """Two-stage detectors: a backbone, proposals, and what is computed for each of them."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -242,7 +243,7 @@ class ProposalNetwork(ImageModel):
         gt_instances = self._of_inputs(batched_inputs, "instances")
         if gt_instances is None and "targets" in batched_inputs[0]:
             log_first_n(
-                "WARNING", "the ground truth's key 'targets' is now named 'instances'", n=10
+                logging.WARNING, "the ground truth's key 'targets' is now named 'instances'", n=10
             )
             gt_instances = self._of_inputs(batched_inputs, "targets")
         features = self.backbone(images.tensor)
