@@ -1,5 +1,9 @@
 """Small inputs for RoI heads and models."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from detectron2.layers import ShapeSpec
@@ -60,3 +64,17 @@ class OneMapBackbone(Backbone):
     @property
     def size_divisibility(self) -> int:
         return self._stride
+
+
+@contextmanager
+def recorded_waits() -> Iterator[list[str]]:
+    """Where the CPU waits for the CUDA device meanwhile, a line of code each."""
+    waits: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits += [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]

@@ -26,7 +26,8 @@ def test_layers(conv_dims: list[int], fc_dims: list[int], output: tuple, names: 
     before = x.clone()
     y = head(x)
     assert y.shape == (3, *(size for size in output if size is not None))
-    assert (y >= 0).all() and torch.equal(x, before)
+    assert (y >= 0).all()
+    assert torch.equal(x, before)
     assert head(x[:0]).shape[0] == 0
     torch.testing.assert_close(torch.jit.script(head)(x), y)
     torch.testing.assert_close(torch.compile(head, backend="eager", fullgraph=True)(x), y)

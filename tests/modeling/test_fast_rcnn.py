@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from .roi_toys import proposals, random_boxes
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import ShapeSpec
@@ -18,6 +17,8 @@ from detectron2.modeling.roi_heads.fast_rcnn import (
 )
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+
+from .roi_toys import proposals, random_boxes
 
 K = 5
 
@@ -219,7 +220,8 @@ class TestFederatedLoss:
         drawn = torch.zeros(K + 1)
         for _ in range(600):
             classes = predictor.get_fed_loss_classes(gt, 3, K, weights)
-            assert len(classes) == 3 and {3, K} < set(classes.tolist())
+            assert len(classes) == 3
+            assert {3, K} < set(classes.tolist())
             drawn[classes] += 1
         assert drawn[1] == 0  # Of weight 0.
         expected = torch.tensor([1.0, 4.0, 2.0]) / 7
@@ -289,7 +291,8 @@ def test_features_are_flattened() -> None:
         num_classes=K,
     )
     scores, deltas = predictor(torch.randn(5, 2, 3, 4))
-    assert scores.shape == (5, K + 1) and deltas.shape == (5, 4 * K)
+    assert scores.shape == (5, K + 1)
+    assert deltas.shape == (5, 4 * K)
     assert (
         FastRCNNOutputLayers(
             9, box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)), num_classes=K

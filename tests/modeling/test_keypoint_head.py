@@ -74,7 +74,8 @@ def test_no_visible_keypoints(count: int) -> None:
             assert storage.smoothing_hints() == {"kpts_num_skipped_batches": False}
     assert skipped[1] == skipped[0] + 1
     loss.backward()
-    assert float(loss.detach()) == 0 and float(logits.grad.abs().sum()) == 0
+    assert float(loss.detach()) == 0
+    assert float(logits.grad.abs().sum()) == 0
 
 
 def test_inference() -> None:
@@ -104,7 +105,8 @@ def test_head() -> None:
     x, of_images = torch.randn(3, 4, 2, 2), instances(2, 1)
     before = x.clone()
     heatmaps = head.layers(x)
-    assert heatmaps.shape == (3, KEYPOINTS, 8, 8) and torch.equal(x, before)
+    assert heatmaps.shape == (3, KEYPOINTS, 8, 8)
+    assert torch.equal(x, before)
     with EventStorage():
         loss = head(x, of_images)["loss_keypoint"]
         # The normaliser is an image's.

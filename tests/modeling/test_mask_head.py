@@ -62,7 +62,8 @@ def test_loss_of_half_precision_is_float32() -> None:
     with EventStorage():
         half = mask_rcnn_loss(logits.half(), of_images)
         full = mask_rcnn_loss(logits.half().float(), of_images)
-    assert half.dtype == torch.float32 and torch.equal(half, full)
+    assert half.dtype == torch.float32
+    assert torch.equal(half, full)
 
 
 def test_loss_of_nothing_stays_on_the_graph() -> None:
@@ -72,7 +73,8 @@ def test_loss_of_nothing_stays_on_the_graph() -> None:
         loss = mask_rcnn_loss(logits, [without_masks])
         assert not storage.latest()
     loss.backward()
-    assert float(loss.detach()) == 0 and logits.grad is not None
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
 
 
 def test_events() -> None:

@@ -13,7 +13,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.structures._selected_masks import SelectedBitMasks
 from detectron2.utils.events import EventStorage
 
-from .roi_toys import proposals, random_boxes, targets
+from .roi_toys import proposals, random_boxes, recorded_waits, targets
 
 K = 5
 
@@ -44,8 +44,10 @@ def sample(classes: list[list[int]], count: int, fraction: float) -> list:
     matches = [torch.arange(len(c)) * 2 for c in classes]
     samples = sample_proposals(boxes, tensors, matches, count, fraction, K)
     for s, c, b, m in zip(samples, tensors, boxes, matches, strict=True):
-        assert torch.equal(s.classes, c[s.rows]) and torch.equal(s.classes_on_host, s.classes)
-        assert torch.equal(s.matches, m[s.rows]) and torch.equal(s.matches_on_host, s.matches)
+        assert torch.equal(s.classes, c[s.rows])
+        assert torch.equal(s.classes_on_host, s.classes)
+        assert torch.equal(s.matches, m[s.rows])
+        assert torch.equal(s.matches_on_host, s.matches)
         assert torch.equal(s.boxes_on_host, b[s.rows])
         assert len(set(s.rows.tolist())) == len(s.rows)
         is_foreground = s.classes != K
@@ -141,7 +143,8 @@ def test_without_appended_ground_truth() -> None:
     model = heads(proposal_append_gt=False, batch_size_per_image=100)
     with EventStorage():
         (chosen,) = model.label_and_sample_proposals([proposals(7)], [targets(0)])
-    assert len(chosen) == 7 and (chosen.gt_classes == K).all()
+    assert len(chosen) == 7
+    assert (chosen.gt_classes == K).all()
 
 
 def test_bitmaps_are_not_copied() -> None:
@@ -165,7 +168,8 @@ class TestSelectedBitMasks:
     def test_selects_as_masks_do(self, item: object) -> None:
         selected = SelectedBitMasks(self.masks, self.index)[item]
         wanted = BitMasks(self.masks[self.index])[item]
-        assert isinstance(selected, BitMasks) and len(selected) == len(wanted)
+        assert isinstance(selected, BitMasks)
+        assert len(selected) == len(wanted)
         assert torch.equal(selected.tensor, wanted.tensor)
         assert selected.image_size == wanted.image_size
 
@@ -241,13 +245,8 @@ def test_waits_once_for_all_images() -> None:
     model = heads()
     gt = [targets(4).to("cuda"), targets(3).to("cuda"), targets(2).to("cuda")]
     given = [proposals(30).to("cuda") for _ in gt]
-    with EventStorage():
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with pytest.warns(UserWarning, match="synchronizing") as waits:
-                chosen = model.label_and_sample_proposals(given, gt)
-                selected, _ = select_foreground_proposals(chosen, K)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    assert len(waits) == 1
+    with EventStorage(), recorded_waits() as waits:
+        chosen = model.label_and_sample_proposals(given, gt)
+        selected, _ = select_foreground_proposals(chosen, K)
+    assert len(waits) == 1, waits
     assert all((x.gt_classes < K).all() and len(x) > 0 for x in selected)

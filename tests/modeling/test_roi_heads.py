@@ -31,7 +31,7 @@ from detectron2.structures import Boxes, Instances, RotatedBoxes
 from detectron2.structures.rotated_boxes import pairwise_iou as rotated_iou
 from detectron2.utils.events import EventStorage
 
-from .roi_toys import proposals, targets
+from .roi_toys import proposals, recorded_waits, targets
 
 K = 5
 SIZE = (60, 80)
@@ -130,7 +130,8 @@ class TestStandard:
     def test_evaluation(self) -> None:
         heads, maps, given = standard().eval(), features(), [proposals(30), proposals(20)]
         results, losses = heads(None, maps, given)
-        assert losses == {} and all(0 < len(x) <= 100 for x in results)
+        assert losses == {}
+        assert all(0 < len(x) <= 100 for x in results)
         assert results[0].pred_masks.shape[1:] == (1, 8, 8)
         assert results[0].pred_keypoints.shape[1:] == (3, 3)
         boxes = [
@@ -231,7 +232,8 @@ class TestCascade:
             latest = storage.latest()
         assert labelled.gt_classes.tolist() == [*gt.gt_classes.tolist(), K, K, K]
         torch.testing.assert_close(labelled.gt_boxes.tensor[:3], gt.gt_boxes.tensor)
-        assert without.gt_classes.tolist() == [K, K] and not without.gt_boxes.tensor.any()
+        assert without.gt_classes.tolist() == [K, K]
+        assert not without.gt_boxes.tensor.any()
         assert latest["stage2/roi_head/num_fg_samples"][0] == 1.5
         assert latest["stage2/roi_head/num_bg_samples"][0] == 2.5
 
@@ -270,7 +272,8 @@ class TestCascade:
         x = torch.randn(3, requires_grad=True)
         y = _ScaleGradient.apply(x, 0.25)
         y.sum().backward()
-        assert torch.equal(y, x) and torch.equal(x.grad, torch.full((3,), 0.25))
+        assert torch.equal(y, x)
+        assert torch.equal(x.grad, torch.full((3,), 0.25))
 
     def test_bad_arguments(self) -> None:
         with pytest.raises(ValueError, match="proposal_matcher, too"):
@@ -311,7 +314,8 @@ class TestRes5:
             sampled, losses = heads(
                 None, features(), [proposals(30), proposals(20)], [targets(4), targets(3)]
             )
-        assert sampled == [] and list(losses) == ["loss_cls", "loss_box_reg", "loss_mask"]
+        assert sampled == []
+        assert list(losses) == ["loss_cls", "loss_box_reg", "loss_mask"]
         sum(losses.values()).backward()
         shared, foreground = seen[0]
         assert all((x.gt_classes < K).all() for x in foreground)
@@ -340,8 +344,10 @@ class TestRotated:
         scores = torch.rand(12, K + 1)
         boxes[3, 2] = math.nan
         (result,), (rows,) = fast_rcnn_inference_rotated([boxes], [scores], [SIZE], 0.5, 0.3, 9)
-        assert isinstance(result.pred_boxes, RotatedBoxes) and 0 < len(result) <= 9
-        assert 3 not in rows.tolist() and (result.scores.diff() <= 0).all()
+        assert isinstance(result.pred_boxes, RotatedBoxes)
+        assert 0 < len(result) <= 9
+        assert 3 not in rows.tolist()
+        assert (result.scores.diff() <= 0).all()
         assert torch.equal(result.scores, scores[rows, result.pred_classes])
         for c in range(K):
             of_class = result.pred_boxes[result.pred_classes == c]
@@ -370,7 +376,8 @@ class TestRotated:
         with EventStorage():
             (sampled,), losses = heads(None, features(1), [given], [objects])
         assert sampled.gt_classes.tolist().count(3) == 2
-        assert isinstance(sampled.gt_boxes, RotatedBoxes) and not sampled.has("gt_other")
+        assert isinstance(sampled.gt_boxes, RotatedBoxes)
+        assert not sampled.has("gt_other")
         sum(losses.values()).backward()
         assert float(losses["loss_box_reg"].detach()) > 0
 
@@ -402,11 +409,6 @@ def test_waits_do_not_grow_with_the_images(make, waits_in_training: int) -> None
     gt = [targets(3).to("cuda") for _ in range(4)]
     for training, most in ((True, waits_in_training), (False, 3)):
         heads.train(training)
-        with EventStorage():
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                with pytest.warns(UserWarning, match="synchronizing") as waits:
-                    heads(None, maps, given, gt if training else None)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-        assert len(waits) <= most, [str(w.filename) + f":{w.lineno}" for w in waits]
+        with EventStorage(), recorded_waits() as waits:
+            heads(None, maps, given, gt if training else None)
+        assert len(waits) <= most, waits

@@ -103,12 +103,14 @@ def test_merged(mask_on: bool) -> None:
     assert instances.pred_boxes.tensor.tolist() == [[5, 10, 45, 30]]
     assert instances.scores.tolist() == pytest.approx([0.52])
     assert instances.pred_classes.tolist() == [1]
-    assert plain.roi_heads.batches == [2, 1] and plain.roi_heads.mask_on
+    assert plain.roi_heads.batches == [2, 1]
+    assert plain.roi_heads.mask_on
     assert instances.has("pred_masks") == mask_on
     if mask_on:
         # Two versions are bright on the left, the mirrored one, turned back, on the right.
         mask = instances.pred_masks[0]
-        assert bool(mask[17:23, 12:20].all()) and not bool(mask[:, 28:].any())
+        assert bool(mask[17:23, 12:20].all())
+        assert not bool(mask[:, 28:].any())
         mirrored = plain.roi_heads.given[-1]
         assert mirrored.image_size == (80, 120)
         assert mirrored.pred_boxes.tensor.tolist() == [[30, 20, 110, 60]]
@@ -116,11 +118,18 @@ def test_merged(mask_on: bool) -> None:
 
 def test_turned_off_heads_are_turned_on_after_an_error() -> None:
     augmented = GeneralizedRCNNWithTTA(config(), model(), versions)
-    with pytest.raises(KeyError), augmented._turn_off_roi_heads(["mask_on", "keypoint_on"]):
-        assert augmented.model.roi_heads.mask_on is False
-        raise KeyError
-    assert augmented.model.roi_heads.mask_on is True
-    assert not hasattr(augmented.model.roi_heads, "keypoint_on")
+    heads, seen = augmented.model.roi_heads, []
+
+    def fail() -> None:
+        with augmented._turn_off_roi_heads(["mask_on", "keypoint_on"]):
+            seen.append(heads.mask_on)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [False]
+    assert heads.mask_on is True
+    assert not hasattr(heads, "keypoint_on")
 
 
 def test_what_is_not_supported() -> None:

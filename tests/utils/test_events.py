@@ -480,11 +480,13 @@ class TestDeferredScalars:
         queue.add(torch.tensor([1, 2]), lambda v: seen.append(("a", v)))
         queue.add(None, lambda v: seen.append(("b", v)))
         queue.add(torch.tensor([0.5]), lambda v: seen.append(("c", v)))
-        assert queue and not seen
+        assert queue
+        assert not seen
         queue.flush()
         assert seen == [("a", [1.0, 2.0]), ("b", []), ("c", [0.5])]
         queue.flush()
-        assert not queue and len(seen) == 3
+        assert not queue
+        assert len(seen) == 3
 
     def test_does_not_grow_for_ever(self) -> None:
         queue, seen = DeferredScalars(), []
