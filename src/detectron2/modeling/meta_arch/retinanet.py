@@ -103,20 +103,22 @@ class RetinaNet(DenseDetector):
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
         )
-        self.num_classes = num_classes
+        self.input_format = input_format
+        self.vis_period = vis_period
         self.anchor_generator = anchor_generator
-        self.box2box_transform = box2box_transform
         self.anchor_matcher = anchor_matcher
-        self.focal_loss_alpha = focal_loss_alpha
-        self.focal_loss_gamma = focal_loss_gamma
-        self.smooth_l1_beta = smooth_l1_beta
-        self.box_reg_loss_type = box_reg_loss_type
+        self.box2box_transform = box2box_transform
+        self.num_classes = num_classes
+        # Inference.
+        self.max_detections_per_image = max_detections_per_image
+        self.test_nms_thresh = test_nms_thresh
         self.test_score_thresh = test_score_thresh
         self.test_topk_candidates = test_topk_candidates
-        self.test_nms_thresh = test_nms_thresh
-        self.max_detections_per_image = max_detections_per_image
-        self.vis_period = vis_period
-        self.input_format = input_format
+        # Losses.
+        self.box_reg_loss_type = box_reg_loss_type
+        self.smooth_l1_beta = smooth_l1_beta
+        self.focal_loss_gamma = focal_loss_gamma
+        self.focal_loss_alpha = focal_loss_alpha
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
