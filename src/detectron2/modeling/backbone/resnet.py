@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import FrozenBatchNorm2d, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.deform_conv import DeformConv, ModulatedDeformConv
 from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.layers.wrappers import Conv2d
+from detectron2.layers.wrappers import Conv2d, conv_relu
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import BACKBONE_REGISTRY
 
@@ -78,11 +78,6 @@ class _ResidualBlock(CNNBlockBase):
         if in_channels != out_channels:
             self.shortcut = _conv(in_channels, out_channels, 1, norm, stride=stride)
 
-    def _add_shortcut(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """ReLU of ``y``, which is overwritten, plus the shortcut of ``x``."""
-        y += x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(y)
-
 
 class BasicBlock(_ResidualBlock):
     """Two 3 x 3 convolutions: the block of ResNet-18 and ResNet-34.
@@ -104,8 +99,11 @@ class BasicBlock(_ResidualBlock):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, out_channels, H / stride, W / stride)``."""
-        y = F.relu_(self.conv1(x))
-        return self._add_shortcut(self.conv2(y), x)
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        if torch.jit.is_scripting():
+            y = F.relu_(self.conv1(x))
+            return F.relu_(self.conv2(y) + shortcut)
+        return conv_relu(self.conv2, conv_relu(self.conv1, x), shortcut)
 
 
 class BottleneckBlock(_ResidualBlock):
@@ -153,9 +151,12 @@ class BottleneckBlock(_ResidualBlock):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, out_channels, H / stride, W / stride)``."""
-        y = F.relu_(self.conv1(x))
-        y = F.relu_(self.conv2(y))
-        return self._add_shortcut(self.conv3(y), x)
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        if torch.jit.is_scripting():
+            y = F.relu_(self.conv2(F.relu_(self.conv1(x))))
+            return F.relu_(self.conv3(y) + shortcut)
+        y = conv_relu(self.conv2, conv_relu(self.conv1, x))
+        return conv_relu(self.conv3, y, shortcut)
 
 
 class DeformBottleneckBlock(_ResidualBlock):
@@ -218,7 +219,8 @@ class DeformBottleneckBlock(_ResidualBlock):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, in_channels, H, W)`` to ``(N, out_channels, H / stride, W / stride)``."""
-        y = F.relu_(self.conv1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        y = conv_relu(self.conv1, x)
         offset = self.conv2_offset(y)
         if self.deform_modulated:
             taps = offset.shape[1] // 3
@@ -226,7 +228,7 @@ class DeformBottleneckBlock(_ResidualBlock):
             y = self.conv2(y, offset, mask.sigmoid())
         else:
             y = self.conv2(y, offset)
-        return self._add_shortcut(self.conv3(F.relu_(y)), x)
+        return conv_relu(self.conv3, F.relu_(y), shortcut)
 
 
 class BasicStem(CNNBlockBase):
@@ -244,7 +246,8 @@ class BasicStem(CNNBlockBase):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images ``(N, in_channels, H, W)`` to ``(N, out_channels, H / 4, W / 4)``."""
-        return F.max_pool2d(F.relu_(self.conv1(x)), kernel_size=3, stride=2, padding=1)
+        x = F.relu_(self.conv1(x)) if torch.jit.is_scripting() else conv_relu(self.conv1, x)
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 
 class ResNet(Backbone):
@@ -326,6 +329,9 @@ class ResNet(Backbone):
         if x.dim() != 4:
             raise ValueError(f"a ResNet takes images of the shape (N, C, H, W), got {x.shape}")
         outputs = {}
+        if not torch.jit.is_scripting() and x.is_cuda and self._folds():
+            # What cuDNN computes in. Other norms than frozen ones are slower in it.
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         if "stem" in self._out_features:
             outputs["stem"] = x
@@ -341,6 +347,12 @@ class ResNet(Backbone):
             if "linear" in self._out_features:
                 outputs["linear"] = x
         return outputs
+
+    @torch.jit.unused
+    def _folds(self) -> bool:
+        """Whether norms are frozen, and folded into the convolutions, up to the last block."""
+        last = self.stages[-1][-1] if self.stages else self.stem
+        return isinstance(getattr(getattr(last, "conv1", None), "norm", None), FrozenBatchNorm2d)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of every feature map, by name; of ``"linear"`` the classes."""

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from detectron2.config.config import CfgNode, configurable
-from detectron2.modeling.meta_arch._images import ground_truth, output_size
 from detectron2.modeling.meta_arch._panoptic_merge import combine_semantic_and_instance_outputs
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
@@ -68,10 +67,10 @@ class PanopticFPN(GeneralizedRCNN):
             **kwargs: as for :class:`GeneralizedRCNN`.
         """
         super().__init__(**kwargs)
-        self.sem_seg_head = sem_seg_head
-        self.combine_overlap_thresh = combine_overlap_thresh
-        self.combine_stuff_area_thresh = combine_stuff_area_thresh
         self.combine_instances_score_thresh = combine_instances_score_thresh
+        self.combine_stuff_area_thresh = combine_stuff_area_thresh
+        self.combine_overlap_thresh = combine_overlap_thresh
+        self.sem_seg_head = sem_seg_head
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -112,18 +111,19 @@ class PanopticFPN(GeneralizedRCNN):
         """
         if not self.training:
             return self.inference(batched_inputs)
+        gt_sem_seg = sem_seg_targets(self, batched_inputs)
+        gt_instances = self._of_inputs(batched_inputs, "instances")
+        if gt_sem_seg is None or gt_instances is None:
+            raise ValueError(
+                f"PanopticFPN trains on 'sem_seg' and 'instances', got {sorted(batched_inputs[0])}"
+            )
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        gt_sem_seg = sem_seg_targets(
-            batched_inputs, self.sem_seg_head, self.backbone, self.pixel_mean
-        )
-        if gt_sem_seg is None:
-            raise ValueError(f"PanopticFPN trains on 'sem_seg', got {sorted(batched_inputs[0])}")
-        _, sem_seg_losses = self.sem_seg_head(features, gt_sem_seg)
-        gt_instances = ground_truth(batched_inputs, self.device)
+        losses = dict(self.sem_seg_head(features, gt_sem_seg)[1])
         proposals, proposal_losses = self.proposal_generator(images, features, gt_instances)
-        _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
-        return {**sem_seg_losses, **proposal_losses, **detector_losses}
+        losses.update(proposal_losses)
+        losses.update(self.roi_heads(images, features, proposals, gt_instances)[1])
+        return losses
 
     def inference(
         self, batched_inputs: list[dict[str, torch.Tensor]], do_postprocess: bool = True
@@ -140,19 +140,17 @@ class PanopticFPN(GeneralizedRCNN):
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        sem_seg_results, _ = self.sem_seg_head(features, None)
-        proposals, _ = self.proposal_generator(images, features, None)
-        detector_results, _ = self.roi_heads(images, features, proposals, None)
+        sem_seg_logits = self.sem_seg_head(features, None)[0]
+        proposals = self.proposal_generator(images, features, None)[0]
+        detections = self.roi_heads(images, features, proposals, None)[0]
         if not do_postprocess:
-            return detector_results, sem_seg_results
+            return detections, sem_seg_logits
 
-        sizes = [
-            output_size(x, size) for x, size in zip(batched_inputs, images.image_sizes, strict=True)
-        ]
-        detections = detector_postprocess_batch(detector_results, sizes)
+        sizes = self._output_sizes(batched_inputs, images)
+        detections = detector_postprocess_batch(detections, sizes)
         results = []
         for logits, instances, image_size, size in zip(
-            sem_seg_results, detections, images.image_sizes, sizes, strict=True
+            sem_seg_logits, detections, images.image_sizes, sizes, strict=True
         ):
             sem_seg = sem_seg_postprocess(logits, image_size, *size)
             panoptic = combine_semantic_and_instance_outputs(

@@ -1,5 +1,6 @@
 """Two-stage detectors: a backbone, proposals, and what is computed for each of them."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,11 @@ from detectron2.config.config import CfgNode, configurable
 from detectron2.layers.wrappers import move_device_like
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import build_backbone
-from detectron2.modeling.meta_arch._images import (
-    ground_truth,
-    move_like,
-    normalized_batch,
-    output_size,
-    pixel_statistic,
-)
+from detectron2.modeling.meta_arch._images import ImageModel, output_size
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess, detector_postprocess_batch
 from detectron2.modeling.proposal_generator.build import build_proposal_generator
 from detectron2.modeling.roi_heads.roi_heads import build_roi_heads
-from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils._lazy import lazy_attributes
 from detectron2.utils.events import get_event_storage
@@ -32,6 +26,7 @@ from detectron2.utils.logger import log_first_n
 __all__ = [
     "GeneralizedRCNN",
     "ProposalNetwork",
+    "build_backbone",
     "detector_postprocess",
     "move_device_like",
 ]
@@ -44,7 +39,7 @@ _SHOWN_PROPOSALS = 20
 
 
 @META_ARCH_REGISTRY.register()
-class GeneralizedRCNN(nn.Module):
+class GeneralizedRCNN(ImageModel):
     """A backbone, a proposal generator, and RoI heads.
 
     Faster R-CNN, Mask R-CNN and their like.
@@ -78,42 +73,21 @@ class GeneralizedRCNN(nn.Module):
             ValueError: ``vis_period`` without ``input_format``, or as many means as deviations
                 were not given.
         """
-        super().__init__()
-        self.backbone = backbone
-        self.proposal_generator = proposal_generator
-        self.roi_heads = roi_heads
-        self.input_format = input_format
-        self.vis_period = vis_period
+        super().__init__(backbone, pixel_mean, pixel_std)
         if vis_period > 0 and input_format is None:
             raise ValueError(f"vis_period={vis_period} needs input_format, got None")
-        self.register_buffer("pixel_mean", pixel_statistic(pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", pixel_statistic(pixel_std), persistent=False)
-        if self.pixel_mean.shape != self.pixel_std.shape:
-            raise ValueError(
-                f"pixel_mean and pixel_std need as many numbers, got {pixel_mean} and {pixel_std}"
-            )
+        self.vis_period = vis_period
+        self.input_format = input_format
+        self.proposal_generator = proposal_generator
+        self.roi_heads = roi_heads
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        backbone = build_backbone(cfg)
-        shapes = backbone.output_shape()
-        return {
-            "backbone": backbone,
-            "proposal_generator": build_proposal_generator(cfg, shapes),
-            "roi_heads": build_roi_heads(cfg, shapes),
-            "input_format": cfg.INPUT.FORMAT,
-            "vis_period": cfg.VIS_PERIOD,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-        }
-
-    @property
-    def device(self):  # Without a type, which TorchScript would not find.
-        """Where the model, and with it the input, is."""
-        return self.pixel_mean.device
-
-    def _move_to_current_device(self, x: torch.Tensor) -> torch.Tensor:
-        return move_like(x, self.pixel_mean)
+        arguments = cls._image_arguments(cfg)
+        shapes = arguments["backbone"].output_shape()
+        arguments["proposal_generator"] = build_proposal_generator(cfg, shapes)
+        arguments["roi_heads"] = build_roi_heads(cfg, shapes)
+        return {**arguments, "input_format": cfg.INPUT.FORMAT, "vis_period": cfg.VIS_PERIOD}
 
     def visualize_training(
         self, batched_inputs: list[dict[str, Any]], proposals: list[Instances]
@@ -154,27 +128,29 @@ class GeneralizedRCNN(nn.Module):
         return self._losses(batched_inputs)
 
     @torch.jit.unused
-    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def _losses(self, batched_inputs: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         images = self.preprocess_image(batched_inputs)
-        gt_instances = ground_truth(batched_inputs, self.device)
+        gt_instances = self._of_inputs(batched_inputs, "instances")
         features = self.backbone(images.tensor)
         if self.proposal_generator is None:
             proposals, proposal_losses = self._given_proposals(batched_inputs), {}
         else:
             proposals, proposal_losses = self.proposal_generator(images, features, gt_instances)
-        _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
+        losses = dict(self.roi_heads(images, features, proposals, gt_instances)[1])
+        losses.update(proposal_losses)
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
-        return {**detector_losses, **proposal_losses}
+        return losses
 
     @torch.jit.unused
-    def _given_proposals(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
-        if "proposals" not in batched_inputs[0]:
+    def _given_proposals(self, batched_inputs: list[dict[str, torch.Tensor]]) -> list[Instances]:
+        proposals = self._of_inputs(batched_inputs, "proposals")
+        if proposals is None:
             raise ValueError(
                 "a model without a proposal generator needs 'proposals' in its input, got "
                 f"{sorted(batched_inputs[0])}"
             )
-        return [x["proposals"].to(self.device, non_blocking=True) for x in batched_inputs]
+        return proposals
 
     def inference(
         self,
@@ -197,30 +173,19 @@ class GeneralizedRCNN(nn.Module):
         assert not self.training, "inference is for evaluation mode only"
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        if detected_instances is None:
-            if self.proposal_generator is not None:
-                proposals, _ = self.proposal_generator(images, features, None)
-            else:
-                proposals = self._given_proposals(batched_inputs)
-            results, _ = self.roi_heads(images, features, proposals, None)
+        if detected_instances is not None:
+            given = [x.to(self.device) for x in detected_instances]
+            results = self.roi_heads.forward_with_given_boxes(features, given)
         else:
-            detected_instances = [x.to(self.device) for x in detected_instances]
-            results = self.roi_heads.forward_with_given_boxes(features, detected_instances)
+            if self.proposal_generator is None:
+                proposals = self._given_proposals(batched_inputs)
+            else:
+                proposals = self.proposal_generator(images, features, None)[0]
+            results = self.roi_heads(images, features, proposals, None)[0]
         if do_postprocess:
             assert not torch.jit.is_scripting(), "scripted models have no post-processing"
-            return GeneralizedRCNN._postprocess(results, batched_inputs, images.image_sizes)
+            return self._postprocess(results, batched_inputs, images.image_sizes)
         return results
-
-    def preprocess_image(self, batched_inputs: list[dict[str, torch.Tensor]]) -> ImageList:
-        """Normalise and pad the images of a batch, on the model's device."""
-        images = [self._move_to_current_device(x["image"]) for x in batched_inputs]
-        return normalized_batch(
-            images,
-            self.pixel_mean,
-            self.pixel_std,
-            self.backbone.size_divisibility,
-            self.backbone.padding_constraints,
-        )
 
     @staticmethod
     def _postprocess(
@@ -234,7 +199,7 @@ class GeneralizedRCNN(nn.Module):
 
 
 @META_ARCH_REGISTRY.register()
-class ProposalNetwork(nn.Module):
+class ProposalNetwork(ImageModel):
     """A backbone and a proposal generator, whose proposals are the result."""
 
     @configurable
@@ -253,29 +218,14 @@ class ProposalNetwork(nn.Module):
             pixel_mean: of each channel, what is subtracted.
             pixel_std: of each channel, what is divided by.
         """
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, pixel_mean, pixel_std)
         self.proposal_generator = proposal_generator
-        self.register_buffer("pixel_mean", pixel_statistic(pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", pixel_statistic(pixel_std), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        backbone = build_backbone(cfg)
-        return {
-            "backbone": backbone,
-            "proposal_generator": build_proposal_generator(cfg, backbone.output_shape()),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-        }
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model, and with it the input, is."""
-        return self.pixel_mean.device
-
-    def _move_to_current_device(self, x: torch.Tensor) -> torch.Tensor:
-        return move_like(x, self.pixel_mean)
+        arguments = cls._image_arguments(cfg)
+        shapes = arguments["backbone"].output_shape()
+        return {**arguments, "proposal_generator": build_proposal_generator(cfg, shapes)}
 
     def forward(
         self, batched_inputs: list[dict[str, Any]]
@@ -289,24 +239,16 @@ class ProposalNetwork(nn.Module):
             In training losses by name; otherwise for each image ``{"proposals": Instances}``, with
             ``proposal_boxes`` and ``objectness_logits``.
         """
-        images = normalized_batch(
-            [self._move_to_current_device(x["image"]) for x in batched_inputs],
-            self.pixel_mean,
-            self.pixel_std,
-            self.backbone.size_divisibility,
-            self.backbone.padding_constraints,
-        )
-        features = self.backbone(images.tensor)
-        gt_instances = ground_truth(batched_inputs, self.device)
+        images = self.preprocess_image(batched_inputs)
+        gt_instances = self._of_inputs(batched_inputs, "instances")
         if gt_instances is None and "targets" in batched_inputs[0]:
             log_first_n(
-                "WARNING", "the ground truth's key 'targets' is now named 'instances'", n=10
+                logging.WARNING, "the ground truth's key 'targets' is now named 'instances'", n=10
             )
-            gt_instances = [x["targets"].to(self.device, non_blocking=True) for x in batched_inputs]
+            gt_instances = self._of_inputs(batched_inputs, "targets")
+        features = self.backbone(images.tensor)
         proposals, losses = self.proposal_generator(images, features, gt_instances)
         if self.training:
             return losses
-        sizes = [
-            output_size(x, size) for x, size in zip(batched_inputs, images.image_sizes, strict=True)
-        ]
+        sizes = self._output_sizes(batched_inputs, images)
         return [{"proposals": p} for p in detector_postprocess_batch(proposals, sizes)]

@@ -14,13 +14,7 @@ from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
 from detectron2.modeling.backbone.backbone import Backbone
-from detectron2.modeling.backbone.build import build_backbone
-from detectron2.modeling.meta_arch._images import (
-    move_like,
-    normalized_batch,
-    output_size,
-    pixel_statistic,
-)
+from detectron2.modeling.meta_arch._images import ImageModel
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures.image_list import ImageList
@@ -43,24 +37,21 @@ def build_sem_seg_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Mo
     return SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, input_shape)
 
 
-def sem_seg_targets(
-    batched_inputs: list[dict[str, Any]],
-    head: nn.Module,
-    backbone: Backbone,
-    like: torch.Tensor,
-) -> torch.Tensor | None:
+def sem_seg_targets(model: ImageModel, batched_inputs: list[dict[str, Any]]) -> torch.Tensor | None:
     """The ``"sem_seg"`` of a batch, int64 ``(N, H, W)``, padded as the images are; None if there
     is none."""
     if "sem_seg" not in batched_inputs[0]:
         return None
-    maps = [move_like(x["sem_seg"], like) for x in batched_inputs]
     return ImageList.from_tensors(
-        maps, backbone.size_divisibility, head.ignore_value, backbone.padding_constraints
+        [model._move_to_current_device(x["sem_seg"]) for x in batched_inputs],
+        model.backbone.size_divisibility,
+        model.sem_seg_head.ignore_value,
+        model.backbone.padding_constraints,
     ).tensor
 
 
 @META_ARCH_REGISTRY.register()
-class SemanticSegmentor(nn.Module):
+class SemanticSegmentor(ImageModel):
     """A backbone and a head that labels the pixels."""
 
     @configurable
@@ -79,26 +70,14 @@ class SemanticSegmentor(nn.Module):
             pixel_mean: of each channel, what is subtracted.
             pixel_std: of each channel, what is divided by.
         """
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, pixel_mean, pixel_std)
         self.sem_seg_head = sem_seg_head
-        self.register_buffer("pixel_mean", pixel_statistic(pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", pixel_statistic(pixel_std), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        backbone = build_backbone(cfg)
-        return {
-            "backbone": backbone,
-            "sem_seg_head": build_sem_seg_head(cfg, backbone.output_shape()),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-        }
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model, and with it the input, is."""
-        return self.pixel_mean.device
+        arguments = cls._image_arguments(cfg)
+        shapes = arguments["backbone"].output_shape()
+        return {**arguments, "sem_seg_head": build_sem_seg_head(cfg, shapes)}
 
     def forward(
         self, batched_inputs: list[dict[str, Any]]
@@ -114,21 +93,15 @@ class SemanticSegmentor(nn.Module):
             In training losses by name; otherwise for each image ``{"sem_seg": logits}``,
             ``(K, height, width)``.
         """
-        images = normalized_batch(
-            [move_like(x["image"], self.pixel_mean) for x in batched_inputs],
-            self.pixel_mean,
-            self.pixel_std,
-            self.backbone.size_divisibility,
-            self.backbone.padding_constraints,
-        )
-        features = self.backbone(images.tensor)
-        targets = sem_seg_targets(batched_inputs, self.sem_seg_head, self.backbone, self.pixel_mean)
-        logits, losses = self.sem_seg_head(features, targets)
+        images = self.preprocess_image(batched_inputs)
+        targets = sem_seg_targets(self, batched_inputs)
+        logits, losses = self.sem_seg_head(self.backbone(images.tensor), targets)
         if self.training:
             return losses
+        wanted = self._output_sizes(batched_inputs, images)
         return [
-            {"sem_seg": sem_seg_postprocess(of_image, size, *output_size(x, size))}
-            for of_image, x, size in zip(logits, batched_inputs, images.image_sizes, strict=True)
+            {"sem_seg": sem_seg_postprocess(of_image, size, *size_wanted)}
+            for of_image, size, size_wanted in zip(logits, images.image_sizes, wanted, strict=True)
         ]
 
 

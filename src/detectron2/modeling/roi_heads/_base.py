@@ -10,9 +10,11 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads._sampling import SampledProposals, sample_proposals
 from detectron2.modeling.sampling import subsample_labels
+from detectron2.structures._selected_masks import SelectedBitMasks
 from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
+from detectron2.structures.masks import BitMasks
 from detectron2.utils._host_values import remember_on_host
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
@@ -76,23 +78,20 @@ class ROIHeads(nn.Module):
             proposal_append_gt: whether the ground truth counts as proposals, too.
         """
         super().__init__()
+        self.num_classes = num_classes
+        self.proposal_matcher, self.proposal_append_gt = proposal_matcher, proposal_append_gt
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        self.num_classes = num_classes
-        self.proposal_matcher = proposal_matcher
-        self.proposal_append_gt = proposal_append_gt
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         heads = cfg.MODEL.ROI_HEADS
         return {
+            "num_classes": heads.NUM_CLASSES,
+            "proposal_matcher": Matcher(heads.IOU_THRESHOLDS, heads.IOU_LABELS),
+            "proposal_append_gt": heads.PROPOSAL_APPEND_GT,
             "batch_size_per_image": heads.BATCH_SIZE_PER_IMAGE,
             "positive_fraction": heads.POSITIVE_FRACTION,
-            "num_classes": heads.NUM_CLASSES,
-            "proposal_append_gt": heads.PROPOSAL_APPEND_GT,
-            "proposal_matcher": Matcher(
-                heads.IOU_THRESHOLDS, heads.IOU_LABELS, allow_low_quality_matches=False
-            ),
         }
 
     def _sample_proposals(
@@ -127,12 +126,17 @@ class ROIHeads(nn.Module):
     ) -> None:
         """Give proposals the fields of the objects that they are matched with."""
         for name, value in targets.get_fields().items():
-            if name.startswith("gt_") and not sampled.has(name):
-                on_cpu = getattr(value, "device", torch.device("cpu")).type == "cpu"
-                rows = sample.matches_on_host if on_cpu else sample.matches
-                # Through Instances, which index lists, too.
-                field = Instances(targets.image_size, **{name: value})
-                sampled.set(name, field[rows].get(name))
+            if not name.startswith("gt_") or sampled.has(name):
+                continue
+            if type(value) is BitMasks and value.device == sample.matches.device:
+                # A copy for each proposal would take a gigabyte for two images.
+                sampled.set(name, SelectedBitMasks(value.tensor, sample.matches))
+                continue
+            on_cpu = getattr(value, "device", torch.device("cpu")).type == "cpu"
+            rows = sample.matches_on_host if on_cpu else sample.matches
+            # Through Instances, which index lists, too.
+            field = Instances(targets.image_size, **{name: value})
+            sampled.set(name, field[rows].get(name))
 
     @torch.no_grad()
     def label_and_sample_proposals(

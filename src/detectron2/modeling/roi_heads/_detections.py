@@ -131,12 +131,11 @@ def fast_rcnn_inference(
         For each image :class:`Instances` with ``pred_boxes``, ``scores`` and ``pred_classes`` by
         descending score, and the int64 indices of the proposals that they come from.
     """
-    if not torch.jit.is_scripting():
-        # Traces keep to what does not depend on the number of detections.
-        if len(boxes) > 1 and not torch.jit.is_tracing():
-            return _inference_of_batch(
-                boxes, scores, image_shapes, score_thresh, nms_thresh, topk_per_image
-            )
+    # Scripts and traces keep to what does not depend on the number of detections.
+    if not torch.jit.is_scripting() and not torch.jit.is_tracing() and len(boxes) > 1:
+        return _inference_of_batch(
+            boxes, scores, image_shapes, score_thresh, nms_thresh, topk_per_image
+        )
     instances: list[Instances] = []
     kept: list[torch.Tensor] = []
     for i in range(len(boxes)):

@@ -87,24 +87,19 @@ class StandardROIHeads(ROIHeads):
             **kwargs: as for :class:`ROIHeads`.
         """
         super().__init__(**kwargs)
-        self.in_features = self.box_in_features = box_in_features
-        self.box_pooler = box_pooler
-        self.box_head = box_head
-        self.box_predictor = box_predictor
-
-        self.mask_on = mask_in_features is not None
-        if self.mask_on:
-            self.mask_in_features = mask_in_features
-            self.mask_pooler = mask_pooler
-            self.mask_head = mask_head
-
-        self.keypoint_on = keypoint_in_features is not None
-        if self.keypoint_on:
-            self.keypoint_in_features = keypoint_in_features
-            self.keypoint_pooler = keypoint_pooler
-            self.keypoint_head = keypoint_head
-
         self.train_on_pred_boxes = train_on_pred_boxes
+        self.mask_on = mask_in_features is not None
+        self.keypoint_on = keypoint_in_features is not None
+
+        # In this order, which is the state dict's.
+        self.box_pooler, self.box_head, self.box_predictor = box_pooler, box_head, box_predictor
+        self.box_in_features = self.in_features = box_in_features
+        if self.mask_on:
+            self.mask_pooler, self.mask_head = mask_pooler, mask_head
+            self.mask_in_features = mask_in_features
+        if self.keypoint_on:
+            self.keypoint_pooler, self.keypoint_head = keypoint_pooler, keypoint_head
+            self.keypoint_in_features = keypoint_in_features
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -177,18 +172,34 @@ class StandardROIHeads(ROIHeads):
     ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
         """See :meth:`ROIHeads.forward`."""
         if self.training:
-            if targets is None:
-                raise ValueError(f"{type(self).__name__} needs targets in training, got None")
-            proposals = self.label_and_sample_proposals(proposals, targets)
-            losses = self._forward_box(features, proposals)
-            # On the original proposals by default: the predicted boxes come and go with the
-            # weights, and mean little at first.
-            losses.update(self._forward_mask(features, proposals))
-            losses.update(self._forward_keypoint(features, proposals))
-            return proposals, losses
-        instances = self._forward_box(features, proposals)
-        instances = self.forward_with_given_boxes(features, instances)
-        return instances, {}
+            return self._train(features, proposals, targets)
+        detections = self._forward_box(features, proposals)
+        return self.forward_with_given_boxes(features, detections), {}
+
+    @torch.jit.unused
+    def _train(
+        self,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        if targets is None:
+            raise ValueError(f"{type(self).__name__} needs targets in training, got None")
+        sampled = self.label_and_sample_proposals(proposals, targets)
+        losses = dict(self._box_losses(features, sampled, targets))
+        # On the original proposals by default: the predicted boxes come and go with the weights,
+        # and mean little at first.
+        for forward_head in (self._forward_mask, self._forward_keypoint):
+            losses.update(forward_head(features, sampled))
+        return sampled, losses
+
+    def _box_losses(
+        self,
+        features: dict[str, torch.Tensor],
+        proposals: list[Instances],
+        targets: list[Instances],
+    ) -> dict[str, torch.Tensor]:
+        return self._forward_box(features, proposals)
 
     def forward_with_given_boxes(
         self, features: dict[str, torch.Tensor], instances: list[Instances]

@@ -19,7 +19,6 @@ from detectron2.modeling.roi_heads._standard import StandardROIHeads, _pooler, c
 from detectron2.modeling.roi_heads.box_head import build_box_head
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
 from detectron2.structures.boxes import Boxes, pairwise_iou
-from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils.events import get_event_storage
 
@@ -43,7 +42,8 @@ class _ScaleGradient(torch.autograd.Function):
 class CascadeROIHeads(StandardROIHeads):
     """Box heads in stages: each takes the boxes of the one before, and is stricter with them.
 
-    Masks and keypoints are as in :class:`StandardROIHeads`.
+    Masks and keypoints are as in :class:`StandardROIHeads`. The names of box losses end in
+    ``_stage{k}``.
     """
 
     @configurable
@@ -132,24 +132,13 @@ class CascadeROIHeads(StandardROIHeads):
             "proposal_matchers": matchers,
         }
 
-    def forward(
+    def _box_losses(
         self,
-        images: ImageList,
         features: dict[str, torch.Tensor],
         proposals: list[Instances],
-        targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
-        """See :meth:`ROIHeads.forward`; the box losses end in ``_stage{k}``."""
-        if self.training:
-            if targets is None:
-                raise ValueError("CascadeROIHeads needs targets in training, got None")
-            proposals = self.label_and_sample_proposals(proposals, targets)
-            losses = self._forward_box(features, proposals, targets)
-            losses.update(self._forward_mask(features, proposals))
-            losses.update(self._forward_keypoint(features, proposals))
-            return proposals, losses
-        instances = self._forward_box(features, proposals)
-        return self.forward_with_given_boxes(features, instances), {}
+        targets: list[Instances],
+    ) -> dict[str, torch.Tensor]:
+        return self._forward_box(features, proposals, targets)
 
     def _forward_box(
         self,

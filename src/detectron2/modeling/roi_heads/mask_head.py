@@ -137,8 +137,7 @@ class BaseMaskRCNNHead(nn.Module):
             vis_period: as for :func:`mask_rcnn_loss`.
         """
         super().__init__()
-        self.vis_period = vis_period
-        self.loss_weight = loss_weight
+        self.loss_weight, self.vis_period = loss_weight, vis_period
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
@@ -155,11 +154,11 @@ class BaseMaskRCNNHead(nn.Module):
         Returns:
             In training ``{"loss_mask": scalar}``, otherwise ``instances`` with ``pred_masks``.
         """
-        x = self.layers(x)
+        logits = self.layers(x)
         if self.training:
-            loss = mask_rcnn_loss(x, instances, self.vis_period)
+            loss = mask_rcnn_loss(logits, instances, self.vis_period)
             return {"loss_mask": loss * self.loss_weight}
-        mask_rcnn_inference(x, instances)
+        mask_rcnn_inference(logits, instances)
         return instances
 
     def layers(self, x: torch.Tensor) -> torch.Tensor:
