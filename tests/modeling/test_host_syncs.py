@@ -64,7 +64,7 @@ def test_training_of_dense_detectors(make):
 
 @pytest.mark.parametrize("make", [make_retinanet, make_fcos])
 def test_inference_of_dense_detectors(make):
-    """Twice: how many detections there are, and whether any of them are outside of the image."""
+    """Twice: how many detections there are, and which of them are outside of the image."""
     model = make().cuda().eval()
     samples = dense_inputs()
     for sample in samples:

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.structures import Boxes, Instances, ROIMasks
+from detectron2.utils._host_values import to_device
 
 __all__ = ["detector_postprocess", "detector_postprocess_batch", "sem_seg_postprocess"]
 
@@ -50,13 +51,23 @@ def detector_postprocess_batch(
         are_nonempty.append(_boxes(instances).nonempty())
     if not scaled:
         return []
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        all_stay = [False] * len(scaled)
-    else:
-        all_stay = torch.stack([x.all() for x in are_nonempty]).tolist()
+    rows = _rows(are_nonempty)
     return [
-        _paste_masks(instances if stay else instances[nonempty], mask_threshold)
-        for instances, nonempty, stay in zip(scaled, are_nonempty, all_stay, strict=True)
+        _paste_masks(x if chosen is None else x[chosen], mask_threshold)
+        for x, chosen in zip(scaled, rows, strict=True)
+    ]
+
+
+def _rows(masks: list[torch.Tensor]) -> list[torch.Tensor | None]:
+    """Indices of what masks ``(N_i,)`` choose, on their device; None for everything."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return [mask.nonzero().squeeze(1) for mask in masks]
+    lengths = [len(mask) for mask in masks]
+    on_cpu = torch.cat(masks).cpu().split(lengths)
+    rows = [mask.nonzero().squeeze(1) for mask in on_cpu]
+    return [
+        None if len(chosen) == length else to_device(chosen, masks[0].device)
+        for chosen, length in zip(rows, lengths, strict=True)
     ]
 
 
