@@ -1,0 +1,144 @@
+"""Samples by their keys, from worker processes, worker threads, or the process itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch.utils import data
+
+from detectron2.data._batch_transfer import PackedBatch, pack_batch
+from detectron2.data._random_state import random_numbers_of_sample
+from detectron2.data._sample_order import SampleKey
+from detectron2.data.common import MapDataset
+
+_NOTHING = nullcontext()
+
+Collate = Callable[[list[Any]], Any]
+
+
+class SampleFetcher(data.Dataset):
+    """A dataset of lists of samples: its indices are lists of keys."""
+
+    def __init__(self, dataset: Any, collate: Collate | None) -> None:
+        """
+        Args:
+            dataset: map-style.
+            collate: applied to each list; None leaves it.
+        """
+        self._dataset = dataset
+        self._collate = collate
+        self._in_two_stages = isinstance(dataset, MapDataset)
+
+    def fetch(
+        self,
+        keys: list[SampleKey],
+        exclusive: AbstractContextManager[Any] = _NOTHING,
+        seed_torch: bool = True,
+    ) -> Any:
+        """The samples, each with the random numbers that belong to it.
+
+        Args:
+            keys: of the samples.
+            exclusive: entered while random numbers are drawn.
+            seed_torch: seed PyTorch's generator, too.
+        """
+        samples = []
+        for key in keys:
+            read = None
+            if self._in_two_stages:
+                read = self._dataset.read(key.index)
+            with exclusive, random_numbers_of_sample(key.seed, key.position, seed_torch) as seed:
+                if self._in_two_stages:
+                    self._dataset.seed_fallbacks(seed)
+                    samples.append(self._dataset.augment(key.index, read))
+                else:
+                    samples.append(self._dataset[key.index])
+        return samples if self._collate is None else self._collate(samples)
+
+    def __getitem__(self, keys: list[SampleKey]) -> Any:
+        fetched = self.fetch(keys)
+        return fetched if data.get_worker_info() is None else pack_batch(fetched)
+
+
+class _Keys(data.Sampler):
+    """What :class:`data.DataLoader` asks for when it begins."""
+
+    def __init__(self, lists_of_keys: Iterable[list[SampleKey]]) -> None:
+        self.lists_of_keys = lists_of_keys
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return iter(self.lists_of_keys)
+
+
+def _identity(fetched: Any) -> Any:
+    return fetched
+
+
+class ProcessWorkers:
+    """Worker processes, or without any the process itself."""
+
+    def __init__(self, fetcher: SampleFetcher, num_workers: int, **options: Any) -> None:
+        """
+        Args:
+            fetcher: makes the samples.
+            num_workers: processes; 0 has the samples made where they are asked for.
+            **options: of :class:`torch.utils.data.DataLoader`.
+        """
+        self._keys = _Keys(())
+        self.loader = data.DataLoader(
+            fetcher,
+            sampler=self._keys,
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=_identity,
+            **options,
+        )
+
+    def load(self, lists_of_keys: Iterable[list[SampleKey]]) -> Iterator[Any]:
+        """The samples of each list, in order."""
+        self._keys.lists_of_keys = lists_of_keys
+        for fetched in self.loader:
+            yield fetched.unpack() if isinstance(fetched, PackedBatch) else fetched
+
+
+class ThreadWorkers:
+    """Worker threads of this process.
+
+    A :class:`DatasetMapper` reads files in all of them at once. What may draw random numbers,
+    augmentation, or all that another mapper does, runs in one thread at a time: the generators are
+    the process's. PyTorch's is left alone, as the training uses it meanwhile.
+    """
+
+    def __init__(self, fetcher: SampleFetcher, num_workers: int, prefetch_factor: int) -> None:
+        """
+        Args:
+            fetcher: makes the samples.
+            num_workers: threads.
+            prefetch_factor: lists of samples that are made ahead, for each thread.
+        """
+        self._fetcher = fetcher
+        self._num_workers = num_workers
+        self._ahead = num_workers * prefetch_factor
+        self._lock = threading.Lock()
+
+    def _fetch(self, keys: list[SampleKey]) -> Any:
+        return self._fetcher.fetch(keys, self._lock, seed_torch=False)
+
+    def load(self, lists_of_keys: Iterable[list[SampleKey]]) -> Iterator[Any]:
+        """The samples of each list, in order."""
+        pending: deque[Future[Any]] = deque()
+        pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="detectron2-data")
+        try:
+            for keys in lists_of_keys:
+                pending.append(pool.submit(self._fetch, keys))
+                if len(pending) > self._ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
