@@ -1,0 +1,45 @@
+"""The augmentations of this library."""
+
+from detectron2.structures import Boxes, pairwise_iou
+
+from ._augment_colors import (
+    RandomBrightness,
+    RandomContrast,
+    RandomLighting,
+    RandomSaturation,
+)
+from ._augment_crops import (
+    FixedSizeCrop,
+    MinIoURandomCrop,
+    RandomCrop,
+    RandomCrop_CategoryAreaConstraint,
+)
+from ._augment_geometry import RandomApply, RandomExtent, RandomFlip, RandomRotation
+from ._augment_sizes import RandomResize, Resize, ResizeScale, ResizeShortestEdge
+from .augmentation import Augmentation
+from .transform import ExtentTransform, ResizeTransform, RotationTransform
+
+__all__ = [
+    "Augmentation",
+    "Boxes",
+    "ExtentTransform",
+    "FixedSizeCrop",
+    "MinIoURandomCrop",
+    "RandomApply",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomCrop_CategoryAreaConstraint",
+    "RandomExtent",
+    "RandomFlip",
+    "RandomLighting",
+    "RandomResize",
+    "RandomRotation",
+    "RandomSaturation",
+    "Resize",
+    "ResizeScale",
+    "ResizeShortestEdge",
+    "ResizeTransform",
+    "RotationTransform",
+    "pairwise_iou",
+]
