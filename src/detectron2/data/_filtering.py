@@ -49,7 +49,10 @@ def filter_datasets(
     steps: list[tuple[str, Callable[[list[_Record]], list[_Record]]]] = []
     if filter_empty:
         steps.append(
-            ("without an annotation other than of crowds", filter_images_with_only_crowd_annotations)
+            (
+                "without an annotation other than of crowds",
+                filter_images_with_only_crowd_annotations,
+            )
         )
     if min_keypoints > 0:
         steps.append(

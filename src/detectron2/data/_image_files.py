@@ -66,9 +66,11 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray: 
             image = _to_8_bits(image)
         if image.mode != mode:
             image = image.convert(mode)
-    pixels = np.asarray(image)
     if format == "BGR":
-        return pixels[:, :, ::-1]
+        # Several times as fast as to reverse an array's channels.
+        reversed_bytes = image.tobytes("raw", "BGR")
+        return np.frombuffer(reversed_bytes, np.uint8).reshape(image.height, image.width, 3)
+    pixels = np.asarray(image)
     if format == "L":
         return pixels[:, :, None]
     if format == "YUV-BT.601":

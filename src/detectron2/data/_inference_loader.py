@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch.utils import data
 
 from detectron2.data._batch_transfer import PackedBatch, pack_batch
 from detectron2.data._device_prefetch import prefetch_to_device
+from detectron2.data._threads import map_in_threads
 
 
 class _PackingCollate:
@@ -56,25 +55,16 @@ class InferenceLoader(data.DataLoader):
         )
 
     def __iter__(self) -> Iterator[Any]:
-        batches = self._from_threads() if self._threads else self._from_processes()
+        if self._threads:
+            ahead = 2 * self._threads
+            batches = map_in_threads(self._make, self.batch_sampler, self._threads, ahead)
+        else:
+            batches = self._from_processes()
         return batches if self._device is None else prefetch_to_device(batches, self._device)
 
     def _from_processes(self) -> Iterator[Any]:
         for batch in super().__iter__():
             yield batch.unpack() if isinstance(batch, PackedBatch) else batch
-
-    def _from_threads(self) -> Iterator[Any]:
-        pending: deque[Future[Any]] = deque()
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="detectron2-data")
-        try:
-            for indices in self.batch_sampler:
-                pending.append(pool.submit(self._make, indices))
-                if len(pending) > 2 * self._threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def _make(self, indices: list[int]) -> Any:
         return self._collate([self.dataset[index] for index in indices])

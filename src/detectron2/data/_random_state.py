@@ -9,9 +9,7 @@ import torch
 
 
 @contextmanager
-def random_numbers_of_sample(
-    seed: int, position: int, seed_torch: bool = True
-) -> Iterator[int]:
+def random_numbers_of_sample(seed: int, position: int, seed_torch: bool = True) -> Iterator[int]:
     """Let the global generators give the numbers that belong to one sample of a training.
 
     ``random``, NumPy's and PyTorch's CPU generator are seeded inside, and outside go on as if

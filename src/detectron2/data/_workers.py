@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch.utils import data
 from detectron2.data._batch_transfer import PackedBatch, pack_batch
 from detectron2.data._random_state import random_numbers_of_sample
 from detectron2.data._sample_order import SampleKey
+from detectron2.data._threads import map_in_threads
 from detectron2.data.common import MapDataset
 
 _NOTHING = nullcontext()
@@ -131,14 +130,4 @@ class ThreadWorkers:
 
     def load(self, lists_of_keys: Iterable[list[SampleKey]]) -> Iterator[Any]:
         """The samples of each list, in order."""
-        pending: deque[Future[Any]] = deque()
-        pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="detectron2-data")
-        try:
-            for keys in lists_of_keys:
-                pending.append(pool.submit(self._fetch, keys))
-                if len(pending) > self._ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return map_in_threads(self._fetch, lists_of_keys, self._num_workers, self._ahead)

@@ -38,8 +38,10 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
+from detectron2.structures import BoxMode  # noqa: F401  (imported from here by others)
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import log_first_n  # noqa: F401  (imported from here by others)
 
 __all__ = [
     "build_batch_data_loader",
@@ -421,9 +423,7 @@ def _test_loader_from_config(
     if cfg.MODEL.LOAD_PROPOSALS:
         file_of = dict(zip(cfg.DATASETS.TEST, cfg.DATASETS.PROPOSAL_FILES_TEST, strict=True))
         proposal_files = [file_of[name] for name in names]
-    dataset = get_detection_dataset_dicts(
-        names, filter_empty=False, proposal_files=proposal_files
-    )
+    dataset = get_detection_dataset_dicts(names, filter_empty=False, proposal_files=proposal_files)
     return {
         "dataset": dataset,
         "mapper": DatasetMapper(cfg, False) if mapper is None else mapper,

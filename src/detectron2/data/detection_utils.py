@@ -198,7 +198,9 @@ def gen_crop_transform_with_instance(
     x0, y0, x1, y1 = get_bbox(instance)
     centre = np.array([(y0 + y1) / 2, (x0 + x1) / 2])
     if (centre > size).any() or (centre < 0).any():
-        raise ValueError(f"the box {(x0, y0, x1, y1)} has its centre outside the image {image_size}")
+        raise ValueError(
+            f"the box {(x0, y0, x1, y1)} has its centre outside the image {image_size}"
+        )
     if (crop_size > size).any():
         raise ValueError(f"a crop of {crop_size.tolist()} does not fit into an image {image_size}")
     least = np.maximum(np.floor(centre).astype(np.int32) - crop_size, 0)
