@@ -1,6 +1,7 @@
 """Datasets, and what makes batches of them."""
 
 from detectron2.data import catalog, common, dataset_mapper, detection_utils, samplers, transforms
+
 from detectron2.data import build  # isort: skip  (it needs those)
 from detectron2.data.build import (
     build_batch_data_loader,

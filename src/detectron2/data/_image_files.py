@@ -65,7 +65,12 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray: 
         if image.mode in _DEEP_MODES and mode not in (*_DEEP_MODES, "F"):
             image = _to_8_bits(image)
         if image.mode != mode:
-            image = image.convert(mode)
+            try:
+                image = image.convert(mode)
+            except ValueError as error:
+                raise ValueError(
+                    f"a {image.mode} image has no conversion to the format {format!r}"
+                ) from error
     if format == "BGR":
         # Several times as fast as to reverse an array's channels.
         reversed_bytes = image.tobytes("raw", "BGR")

@@ -1,5 +1,7 @@
 """Data loaders of trainings and evaluations."""
 
+# ruff: noqa: F401  (some names are here for those who import them from here)
+
 from __future__ import annotations
 
 import itertools
@@ -38,10 +40,10 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from detectron2.structures import BoxMode  # noqa: F401  (imported from here by others)
+from detectron2.structures import BoxMode
 from detectron2.utils.comm import get_world_size
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import log_first_n  # noqa: F401  (imported from here by others)
+from detectron2.utils.logger import log_first_n
 
 __all__ = [
     "build_batch_data_loader",
@@ -311,7 +313,9 @@ def _training_sampler(cfg: CfgNode, dataset: Any, datasets: list[Any] | None) ->
         return TrainingSampler(len(dataset), seed=seed)
     if name == "RandomSubsetTrainingSampler":
         ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
-        return RandomSubsetTrainingSampler(len(dataset), ratio, seed_shuffle=seed)
+        return RandomSubsetTrainingSampler(
+            len(dataset), ratio, seed_shuffle=seed, seed_subset=seed
+        )
     threshold, sqrt = cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT
     by_category = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
     if name == "RepeatFactorTrainingSampler":

@@ -3,6 +3,8 @@
 Boxes, polygons and keypoints are in absolute pixels, image sizes are (height, width).
 """
 
+# ruff: noqa: F401  (some names are here for those who import them from here)
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -183,7 +185,7 @@ def get_fed_loss_cls_weights(
 def gen_crop_transform_with_instance(
     crop_size: tuple[int, int], image_size: tuple[int, int], instance: dict[str, Any]
 ) -> T.CropTransform:
-    """A random crop that contains the centre of an instance.
+    """A random crop that contains the centre of an instance, to within a pixel.
 
     Args:
         crop_size: (height, width).

@@ -44,4 +44,5 @@ class GroupedBatchSampler(BatchSampler):
                 waiting.clear()
 
     def __len__(self) -> int:
-        raise NotImplementedError("how many batches of one group there are depends on the order")
+        # What list() takes for "no length".
+        raise TypeError("how many batches of one group there are depends on the sampler's order")
