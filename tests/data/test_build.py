@@ -182,7 +182,7 @@ def config(*names, **data_loader):
 
 def order(cfg, count=40):
     loader = build_detection_train_loader(cfg, mapper=lambda record: record["image_id"])
-    return [batch[0] for batch, _ in zip(loader, range(count), strict=False)]
+    return [batch[0] for _, batch in zip(range(count), loader, strict=False)]
 
 
 def test_a_negative_seed_is_none(register):

@@ -19,8 +19,18 @@ _LEAST_BYTES_IN_BLOCK = 1 << 15
 _ALIGNMENT = 64
 
 
-def _tensor_from_bits(bits: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    return torch.from_numpy(bits).view(dtype)
+_DTYPES_OF_NUMPY = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+}
+
+
+def _from_array(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array)
+
+
+def _from_bytes(array: np.ndarray, dtype: torch.dtype, shape: torch.Size) -> torch.Tensor:
+    return torch.from_numpy(array).view(dtype).reshape(shape)
 
 
 class _Pickler(pickle.Pickler):
@@ -29,28 +39,19 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is not torch.Tensor or not _is_plain(obj):
             return NotImplemented
-        if obj.dtype is torch.bfloat16:
-            return _tensor_from_bits, (obj.contiguous().view(torch.int16).numpy(), obj.dtype)
-        return torch.from_numpy, (obj.contiguous().numpy(),)
+        contiguous = obj.contiguous()
+        if obj.dtype in _DTYPES_OF_NUMPY:
+            return _from_array, (contiguous.numpy(),)
+        in_bytes = contiguous.reshape(-1).view(torch.uint8).numpy()
+        return _from_bytes, (in_bytes, obj.dtype, obj.shape)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout is torch.strided
         and tensor.is_cpu
-        and not tensor.requires_grad
-        and not tensor.is_quantized
-        and not tensor.is_conj()
-        and not tensor.is_neg()
-        and tensor.dtype not in _WITHOUT_NUMPY
+        and not (tensor.requires_grad or tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
     )
-
-
-_WITHOUT_NUMPY = {
-    dtype
-    for name, dtype in vars(torch).items()
-    if isinstance(dtype, torch.dtype) and ("float8" in name or "float4" in name or "int" in name)
-} - {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 @dataclass(frozen=True)
