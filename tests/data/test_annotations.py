@@ -74,7 +74,7 @@ def test_rle_is_coco_s(seed):
     ],
 )
 def test_rle_that_is_none(rle):
-    with pytest.raises(ValueError, match="RLE|encod|run length"):
+    with pytest.raises(ValueError, match=r"RLE|encod|run length"):
         decode_rle(rle)
 
 
@@ -161,7 +161,9 @@ def test_keypoints():
     twice = T.TransformList([T.HFlipTransform(W), T.HFlipTransform(W)])
     moved = utils.transform_keypoint_annotations(points, twice, (H, W))
     assert moved[:2].tolist() == [[5, 6, 2], [45, 6, 1]]
-    on_the_border = utils.transform_keypoint_annotations([0, 0, 2, W, H, 2], T.NoOpTransform(), (H, W))
+    on_the_border = utils.transform_keypoint_annotations(
+        [0, 0, 2, W, H, 2], T.NoOpTransform(), (H, W)
+    )
     assert on_the_border[:, 2].tolist() == [2, 2]
     with pytest.raises(ValueError, match="keypoint_hflip_indices"):
         utils.transform_keypoint_annotations(points, mirror, (H, W))
@@ -327,7 +329,10 @@ def test_proposals():
     assert len(empty["proposals"]) == 0
     with pytest.raises(ValueError, match=r"f\.jpg.*1 of the boxes are not finite"):
         utils.transform_proposals(
-            proposals([[0, 0, math.nan, 1]], file_name="f.jpg"), (H, W), T.NoOpTransform(), proposal_topk=2
+            proposals([[0, 0, math.nan, 1]], file_name="f.jpg"),
+            (H, W),
+            T.NoOpTransform(),
+            proposal_topk=2,
         )
 
 

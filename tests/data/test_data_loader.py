@@ -1,5 +1,8 @@
 """The loaders: the same batches whatever makes them, and after an interruption."""
 
+import dataclasses
+import gc
+import itertools
 import os
 import pickle
 import random
@@ -20,8 +23,9 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 from detectron2.data import transforms as T  # noqa: N812
-from detectron2.data._batch_transfer import PackedBatch, pack_batch
+from detectron2.data._batch_transfer import _bytes_of, pack_batch
 from detectron2.data.samplers import TrainingSampler
+from detectron2.engine import SimpleTrainer
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints
 from detectron2.utils import comm
 
@@ -89,8 +93,7 @@ def test_order(aspect_ratio_grouping):
 @pytest.mark.parametrize(
     "options",
     [
-        {"num_workers": 1},
-        {"num_workers": 3, "prefetch_factor": 1},
+        {"num_workers": 2, "prefetch_factor": 1},
         {"num_workers": 2, "aspect_ratio_grouping": False, "total_batch_size": 6},
         {"num_workers": 2, "mapper": noisy_without_some},
         {"num_workers": 2, "mapper": add_sizes, "with_sizes": False},
@@ -163,7 +166,7 @@ def test_processes_share_the_samples(monkeypatch):
         {"mapper": add_sizes, "with_sizes": False, "num_workers": 2},
     ],
 )
-@pytest.mark.parametrize("done", [0, 1, 11])
+@pytest.mark.parametrize("done", [0, 11])
 def test_a_resumed_loader_goes_on(options, done):
     def comparable(batches):
         kept = 2 if options.get("threads") else 3
@@ -207,6 +210,34 @@ def test_state_can_be_part_of_a_checkpoint(tmp_path):
     assert torch.load(tmp_path / "x.pth", weights_only=True) == batches.state_dict()
 
 
+def test_a_trainer_keeps_and_restores_the_position():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+            self.seen = []
+
+        def forward(self, batch):
+            self.seen.append([s["i"] for s in batch])
+            return {"loss": sum(s["numbers"][0] for s in batch) * (self.weight - 1) ** 2}
+
+    def trainer(seed):
+        model = Model()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        return SimpleTrainer(model, loader(num_workers=2, seed=seed), optimizer)
+
+    whole = trainer(7)
+    whole.train(0, 8)
+    first = trainer(7)
+    first.train(0, 5)
+    second = trainer(99)
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state_dict(first.state_dict())
+    second.train(5, 8)
+    assert first.model.seen + second.model.seen == whole.model.seen
+    assert torch.equal(second.model.weight, whole.model.weight)
+
+
 def test_finite_samplers():
     dataset = MapDataset(DatasetFromList(records()), noisy)
     order = data.SequentialSampler(dataset)
@@ -223,7 +254,7 @@ def test_iterable_datasets():
     everything = indices(
         build_detection_train_loader(Numbers(), mapper=noisy, total_batch_size=4, num_workers=0)
     )
-    assert sorted(sum(everything, [])) != []
+    assert everything
     flat = build_batch_data_loader(Numbers(), None, 4)
     assert indices(flat) == np.arange(COUNT).reshape(-1, 4).tolist()
     with pytest.raises(ValueError, match="takes no sampler"):
@@ -264,13 +295,11 @@ def test_a_worker_that_dies_is_an_error(test_loader):
         batches = build_detection_test_loader(records(), mapper=Dies(), num_workers=2)
     else:
         batches = loader(Dies(), num_workers=2)
-    with pytest.raises(RuntimeError, match="killed by signal|exited unexpectedly"):
+    with pytest.raises(RuntimeError, match=r"killed by signal|exited unexpectedly"):
         take(batches, COUNT)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_workers": 2}, {"num_workers": 2, "threads": True}])
-@pytest.mark.parametrize("test_loader", [True, False])
-def test_a_broken_image_is_an_error(tmp_path, options, test_loader):
+def expect_error_of_broken_image(tmp_path, options, test_loader):
     broken = []
     for i in range(COUNT):
         path = tmp_path / f"{i}.png"
@@ -287,15 +316,26 @@ def test_a_broken_image_is_an_error(tmp_path, options, test_loader):
         take(batches, COUNT)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_workers": 2, "threads": True}])
+@pytest.mark.parametrize("test_loader", [True, False])
+def test_a_broken_image_is_an_error(tmp_path, options, test_loader):
+    expect_error_of_broken_image(tmp_path, options, test_loader)
+
+
+def test_a_broken_image_is_an_error_from_a_worker(tmp_path):
+    # One, as PyTorch takes five seconds to end each of an iteration that failed.
+    expect_error_of_broken_image(tmp_path, {"num_workers": 1}, test_loader=False)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"num_workers": 2}, {"num_workers": 2, "threads": True}, {"device": "cpu"}, {"batch_size": 5}],
 )
 def test_evaluation_sees_everything_in_order(options):
     batches = build_detection_test_loader(records(), mapper=lambda r: r, **options)
-    assert sum(indices(batches), []) == list(range(COUNT))
+    assert list(itertools.chain.from_iterable(indices(batches))) == list(range(COUNT))
     assert len(batches) == -(-COUNT // options.get("batch_size", 1))
-    assert sum(indices(batches), []) == list(range(COUNT))
+    assert list(itertools.chain.from_iterable(indices(batches))) == list(range(COUNT))
 
 
 def make_sample(i=0):
@@ -357,13 +397,33 @@ def test_batches_that_are_packed():
     assert pack_batch([1, "a"]).unpack() == [1, "a"]
 
 
+def test_blocks_are_used_again_when_nothing_refers_to_them():
+    def send(value):
+        packed = pack_batch([torch.full((100_000,), value)])
+        # As in another process, which has another object for the same memory.
+        return dataclasses.replace(packed, block=_bytes_of(packed.block.untyped_storage()))
+
+    first = send(1.0)
+    where = first.block.data_ptr()
+    (tensor,) = first.unpack()
+    del first
+    gc.collect()
+    views = [tensor[-5:], tensor.numpy()[:3], tensor.view(10, -1).t()[0]]
+    del tensor
+    while views:
+        assert send(2.0).block.data_ptr() != where
+        assert all((view == 1).all() for view in views)
+        views.pop()
+    assert where in {send(3.0).block.data_ptr() for _ in range(20)}
+
+
 def make_seeded_sample(record=None):
     torch.manual_seed(0)
     np.random.seed(0)
     return make_sample()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_batches_from_another_process(method):
     batches = build_detection_train_loader(
         records(),
@@ -408,9 +468,7 @@ def test_augmented_images_do_not_depend_on_workers(tmp_path):
         path = str(tmp_path / f"{i}.png")
         Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
         thing = {"bbox": [2, 3, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": i}
-        given.append(
-            {"file_name": path, "width": width, "height": height, "annotations": [thing]}
-        )
+        given.append({"file_name": path, "width": width, "height": height, "annotations": [thing]})
     mapper = DatasetMapper(
         True,
         augmentations=[T.RandomCrop("relative_range", (0.5, 0.5)), T.RandomFlip()],

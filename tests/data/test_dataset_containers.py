@@ -1,5 +1,6 @@
 """Lists, mapped and sampled datasets, and their batches."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_workers_share_a_sampler(monkeypatch, num_workers, chunk):
         parts.append(list(dataset))
     chunks = [order[i : i + chunk] for i in range(0, 23, chunk)]
     for worker, part in enumerate(parts):
-        assert part == sum(chunks[worker::num_workers], [])
+        assert part == list(itertools.chain.from_iterable(chunks[worker::num_workers]))
 
 
 def test_iterable_of_something_else():

@@ -175,7 +175,9 @@ def test_from_config(record):
     cfg = get_cfg()
     cfg.INPUT.CROP.ENABLED = True
     cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = cfg.MODEL.LOAD_PROPOSALS = True
-    MetadataCatalog.get("test_mapper").set(keypoint_names=["a", "b"], keypoint_flip_map=[("a", "b")])
+    MetadataCatalog.get("test_mapper").set(
+        keypoint_names=["a", "b"], keypoint_flip_map=[("a", "b")]
+    )
     cfg.DATASETS.TRAIN = ("test_mapper",)
     try:
         training, inference = DatasetMapper(cfg), DatasetMapper(cfg, False)

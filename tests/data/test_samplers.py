@@ -28,7 +28,7 @@ def as_rank(monkeypatch, rank, world_size):
 
 def test_epochs_are_permutations_of_one_generator():
     generator = torch.Generator().manual_seed(7)
-    expected = sum((torch.randperm(5, generator=generator).tolist() for _ in range(3)), [])
+    expected = torch.cat([torch.randperm(5, generator=generator) for _ in range(3)]).tolist()
     assert take(TrainingSampler(5, seed=7), 15) == expected
     assert take(TrainingSampler(3, shuffle=False), 7) == [0, 1, 2, 0, 1, 2, 0]
 
@@ -77,8 +77,8 @@ def test_random_subset_stays_the_same():
 
 def test_repeat_factors_hold_on_average():
     factors = torch.tensor([0.0, 0.25, 1.0, 2.5])
-    counts = Counter(take(RepeatFactorTrainingSampler(factors, seed=0), 37_500))
-    shares = torch.tensor([counts[i] / 10_000 for i in range(4)])
+    counts = Counter(take(RepeatFactorTrainingSampler(factors, seed=0), 3750))
+    shares = torch.tensor([counts[i] / 1000 for i in range(4)])
     assert torch.allclose(shares, factors, atol=0.05)
 
 
@@ -109,7 +109,7 @@ def test_inference_covers_everything_once(monkeypatch):
             sampler = InferenceSampler(size)
             assert len(sampler) == len(list(sampler))
             parts.append(list(sampler))
-        assert sum(parts, []) == list(range(size))
+        assert list(itertools.chain.from_iterable(parts)) == list(range(size))
         lengths = [len(part) for part in parts]
         assert lengths == sorted(lengths, reverse=True)
         assert max(lengths) - min(lengths) <= 1

@@ -70,17 +70,14 @@ class DataLoaderBenchmark:
                 ``build_detection_train_loader``.
             max_time_seconds: after which a measurement ends.
         """
-        if isinstance(dataset, list):
-            dataset = DatasetFromList(dataset, copy=False, serialize=True)
-        if sampler is None:
-            sampler = TrainingSampler(len(dataset))
-        self.dataset = dataset
-        self.mapper = mapper
-        self.sampler = sampler
-        self.total_batch_size = total_batch_size
-        self.num_workers = num_workers
-        self.per_gpu_batch_size = total_batch_size // comm.get_world_size()
         self.max_time_seconds = max_time_seconds
+        self.num_workers = num_workers
+        self.total_batch_size = total_batch_size
+        self.per_gpu_batch_size = total_batch_size // comm.get_world_size()
+        self.mapper = mapper
+        is_list = isinstance(dataset, list)
+        self.dataset = DatasetFromList(dataset, copy=False) if is_list else dataset
+        self.sampler = TrainingSampler(len(self.dataset)) if sampler is None else sampler
 
     def _measure(self, title: str, iterator: Iterable[Any], num_iter: int, warmup: int) -> None:
         average, each = iter_benchmark(iter(iterator), num_iter, warmup, self.max_time_seconds)

@@ -313,9 +313,7 @@ def _training_sampler(cfg: CfgNode, dataset: Any, datasets: list[Any] | None) ->
         return TrainingSampler(len(dataset), seed=seed)
     if name == "RandomSubsetTrainingSampler":
         ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
-        return RandomSubsetTrainingSampler(
-            len(dataset), ratio, seed_shuffle=seed, seed_subset=seed
-        )
+        return RandomSubsetTrainingSampler(len(dataset), ratio, seed_shuffle=seed, seed_subset=seed)
     threshold, sqrt = cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT
     by_category = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
     if name == "RepeatFactorTrainingSampler":
@@ -337,6 +335,12 @@ def _training_sampler(cfg: CfgNode, dataset: Any, datasets: list[Any] | None) ->
     return RepeatFactorTrainingSampler(torch.cat(factors), seed=seed)
 
 
+def _mapped(dataset: Any, mapper: Callable[[dict[str, Any]], Any] | None) -> data.Dataset:
+    if isinstance(dataset, list):
+        dataset = DatasetFromList(dataset, copy=False)
+    return dataset if mapper is None else MapDataset(dataset, mapper)
+
+
 def _train_loader_from_config(
     cfg: CfgNode,
     mapper: Callable[[dict[str, Any]], Any] | None = None,
@@ -352,13 +356,14 @@ def _train_loader_from_config(
         mapper = DatasetMapper(cfg, True)
     if sampler is None and not isinstance(dataset, data.IterableDataset):
         sampler = _training_sampler(cfg, dataset, datasets)
+    options = cfg.DATALOADER
     return {
-        "dataset": dataset,
-        "sampler": sampler,
-        "mapper": mapper,
+        "num_workers": options.NUM_WORKERS,
+        "aspect_ratio_grouping": options.ASPECT_RATIO_GROUPING,
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
-        "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+        "mapper": mapper,
+        "sampler": sampler,
+        "dataset": dataset,
     }
 
 
@@ -398,9 +403,7 @@ def build_detection_train_loader(
     """
     if isinstance(dataset, list):
         warn_of_dropped_annotations(dataset)
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
+    dataset = _mapped(dataset, mapper)
     if not isinstance(dataset, data.IterableDataset):
         if sampler is None:
             sampler = TrainingSampler(len(dataset))
@@ -467,10 +470,7 @@ def build_detection_test_loader(
     Returns:
         A ``DataLoader`` of lists of samples, or of what ``collate_fn`` makes of them.
     """
-    if isinstance(dataset, list):
-        dataset = DatasetFromList(dataset, copy=False)
-    if mapper is not None:
-        dataset = MapDataset(dataset, mapper)
+    dataset = _mapped(dataset, mapper)
     if isinstance(dataset, data.IterableDataset):
         if sampler is not None:
             raise ValueError(f"the iterable dataset {dataset!r} takes no sampler")

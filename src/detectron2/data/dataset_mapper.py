@@ -74,15 +74,15 @@ class DatasetMapper:
         if recompute_boxes and (use_rotated_boxes or not use_instance_mask):
             raise ValueError("recompute_boxes needs use_instance_mask, and no use_rotated_boxes")
         self.is_train = is_train
-        self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self.augmentations = T.AugmentationList(augmentations)
+        self.proposal_topk = precomputed_proposal_topk
+        self.use_rotated_boxes = use_rotated_boxes
+        self.recompute_boxes = recompute_boxes
         self.use_instance_mask = use_instance_mask
         self.instance_mask_format = instance_mask_format
         self.use_keypoint = use_keypoint
         self.keypoint_hflip_indices = keypoint_hflip_indices
-        self.proposal_topk = precomputed_proposal_topk
-        self.recompute_boxes = recompute_boxes
-        self.use_rotated_boxes = use_rotated_boxes
         logging.getLogger(__name__).info(
             "Augmentations of %s: %s", "training" if is_train else "inference", augmentations
         )
