@@ -1,5 +1,6 @@
 """The data sets that have a name: how each is loaded, and what is known about it."""
 
+import functools
 import logging
 import types
 from collections import UserDict
@@ -80,13 +81,16 @@ class _DatasetCatalog(UserDict):
 
 
 def _describe(func: _Loader) -> str:
-    """What a function is called and where it was defined."""
-    inner = getattr(func, "func", func)  # of functools.partial
-    code = getattr(inner, "__code__", None)
-    name = getattr(inner, "__qualname__", repr(inner))
-    if code is not None:
-        return f"{name} of {code.co_filename}:{code.co_firstlineno}"
-    return f"{name} of {getattr(inner, '__module__', None)}"
+    """What a function is called, and where it was defined."""
+    if isinstance(func, functools.partial):
+        arguments = [repr(argument) for argument in func.args]
+        arguments += [f"{key}={value!r}" for key, value in func.keywords.items()]
+        return f"{_describe(func.func)} with {_shortened(', '.join(arguments))}"
+    name = getattr(func, "__qualname__", repr(func))
+    code = getattr(func, "__code__", None)
+    if code is None:
+        return f"{name} of {getattr(func, '__module__', None)}"
+    return f"{name} of {code.co_filename}:{code.co_firstlineno}"
 
 
 class Metadata(types.SimpleNamespace):
@@ -129,7 +133,7 @@ class Metadata(types.SimpleNamespace):
         if key in vars(self) and not _equal(vars(self)[key], val):
             raise AssertionError(
                 f"the metadata of {self.name!r} has another {key!r} already: "
-                f"{_abbreviated(vars(self)[key])}; got {_abbreviated(val)}. "
+                f"{_shortened(repr(vars(self)[key]))}; got {_shortened(repr(val))}. "
                 "Use overwrite() to replace it"
             )
         super().__setattr__(key, val)
@@ -171,8 +175,7 @@ def _equal(old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
-def _abbreviated(value: Any, length: int = 300) -> str:
-    text = repr(value)
+def _shortened(text: str, length: int = 300) -> str:
     return text if len(text) <= length else f"{text[:length]}… ({len(text)} characters)"
 
 

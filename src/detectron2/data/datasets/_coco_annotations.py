@@ -30,14 +30,24 @@ class AnnotationConverter:
         self._num_keypoints = {
             category["id"]: len(category["keypoints"])
             for category in file.categories
-            if category.get("keypoints")
+            if isinstance(category.get("keypoints"), list) and category["keypoints"]
         }
 
     def convert(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any] | None:
         """The annotation in the standard format, None if it is to be left out.
 
         Lists are shared with ``annotation``, except those that are changed.
+
+        Raises:
+            ValueError: something in it cannot be right. The message names file and annotation.
         """
+        try:
+            return self._convert(annotation, image)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+            message = f"a field is of a wrong type ({error}): {str(annotation)[:500]}"
+            raise self._error(annotation, message) from error
+
+    def _convert(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any] | None:
         if annotation.get("ignore", 0) != 0:
             raise self._error(
                 annotation, f"'ignore' must be 0, which is all that COCO has, got {annotation}"

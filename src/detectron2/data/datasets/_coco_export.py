@@ -16,6 +16,9 @@ from detectron2.utils.file_io import PathManager
 
 logger = logging.getLogger(__name__)
 
+# Of records that lack something or hold something else; BoxMode.convert asserts.
+_CONVERSION_ERRORS = (AssertionError, KeyError, NotImplementedError, TypeError, ValueError)
+
 
 def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     """Bring a registered data set into COCO's format, for COCO's evaluation among others.
@@ -57,7 +60,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
         for annotation in record.get("annotations", ()):
             try:
                 converted = _convert_annotation(annotation, dataset_ids)
-            except (IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+            except _CONVERSION_ERRORS as error:
                 raise ValueError(
                     f"an annotation of {dataset_name!r} cannot be written in COCO's format: "
                     f"{error!r}; image {image['id']} ({image['file_name']}): "

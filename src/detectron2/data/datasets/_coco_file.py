@@ -113,8 +113,10 @@ def read_coco_file(
         _check_keys(path, part, parts[part], keys)
         if keys[0] == "id":
             _check_unique(path, part, parts[part])
+    for image in parts["images"]:
+        _check_image(path, image, name_key)
     findings = Findings()
-    annotations = _by_image(parts["images"], parts["annotations"], findings)
+    annotations = _by_image(path, parts["images"], parts["annotations"], findings)
     by_id = {part: sorted(parts[part], key=lambda r: r["id"]) for part in ("images", "categories")}
     return CocoFile(path, by_id["images"], annotations, by_id["categories"], findings)
 
@@ -154,12 +156,30 @@ def _check_unique(path: str, part: str, records: list[dict[str, Any]]) -> None:
         )
 
 
+def _check_image(path: str, image: dict[str, Any], name_key: str) -> None:
+    sides = (image["height"], image["width"])
+    if not all(type(side) in (int, float) and side > 0 for side in sides):
+        raise ValueError(
+            f"{path}: image {image['id']}: height and width must be positive, got {sides}"
+        )
+    if not isinstance(image[name_key], str):
+        raise ValueError(
+            f"{path}: image {image['id']}: {name_key!r} must be a string, got {image[name_key]!r}"
+        )
+
+
 def _by_image(
-    images: list[dict[str, Any]], annotations: list[dict[str, Any]], findings: Findings
+    path: str,
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    findings: Findings,
 ) -> dict[Any, list[dict[str, Any]]]:
     groups: dict[Any, list[dict[str, Any]]] = {}
-    for annotation in annotations:
-        groups.setdefault(annotation["image_id"], []).append(annotation)
+    for i, annotation in enumerate(annotations):
+        image_id = annotation["image_id"]
+        if isinstance(image_id, (dict, list)):
+            raise ValueError(f"{path}: annotations[{i}]: 'image_id' must be an id, got {image_id}")
+        groups.setdefault(image_id, []).append(annotation)
     known = {image["id"] for image in images}
     for image_id in groups.keys() - known:
         strays = groups.pop(image_id)

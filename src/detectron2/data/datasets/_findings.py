@@ -29,4 +29,4 @@ class Findings:
     def log(self, logger: logging.Logger, source: str) -> None:
         """Warn of each kind in one message, which names ``source``."""
         for kind, count in self.counts.items():
-            logger.warning(f"{source}: {count} {kind}, such as {self.examples[kind][0]}")
+            logger.warning(f"{source}: {kind} ({count}), such as {self.examples[kind][0]}")

@@ -67,6 +67,7 @@ def load_coco_json(
             a wrong length, numbers that are not finite. The message names file and record.
     """
     start = time.perf_counter()
+    json_file = os.fspath(json_file)
     with paused_gc():
         # The published "minival" annotations have ids that are there twice.
         file = read_coco_file(json_file, unique_annotation_ids="minival" not in json_file)
@@ -99,6 +100,9 @@ def _set_metadata(
 ) -> dict[int, int]:
     """Set the classes of a data set; returns their dataset ids → contiguous ids."""
     ids = [category["id"] for category in categories]
+    names = [category.get("name") for category in categories]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{json_file}: categories must have names, got {names}")
     contiguous_ids = {dataset_id: i for i, dataset_id in enumerate(ids)}
     if ids != list(range(1, len(ids) + 1)) and "coco" not in dataset_name:
         logger.warning(
@@ -107,7 +111,7 @@ def _set_metadata(
         )
     try:
         MetadataCatalog.get(dataset_name).set(
-            thing_classes=[category["name"] for category in categories],
+            thing_classes=names,
             thing_dataset_id_to_contiguous_id=contiguous_ids,
         )
     except AssertionError as error:

@@ -95,11 +95,11 @@ def load_lvis_json(
             categories are not the metadata's.
     """
     start = time.perf_counter()
+    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     with paused_gc():
         file = read_coco_file(json_file, name_key="coco_url")
         if dataset_name is None:
-            used = {a["category_id"] for group in file.annotations.values() for a in group}
-            contiguous_ids = {category: category - 1 for category in used}
+            contiguous_ids = {number: number - 1 for number in _used_categories(file)}
         else:
             contiguous_ids = _set_metadata(dataset_name, file)
         keys = (*_ANNOTATION_KEYS, *(extra_annotation_keys or ()))
@@ -108,7 +108,7 @@ def load_lvis_json(
         for image in file.images:
             annotations = file.annotations.pop(image["id"], ())
             converted = (converter.convert(annotation, image) for annotation in annotations)
-            folder, name = image["coco_url"].split("/")[-2:]
+            *_, folder, name = ["", *image["coco_url"].split("/")]
             records.append(
                 {
                     "file_name": os.path.join(image_root + folder, name),
@@ -124,6 +124,18 @@ def load_lvis_json(
     seconds = time.perf_counter() - start
     logger.info(f"{len(records)} images in LVIS's format from {json_file}, {seconds:.2f} s")
     return records
+
+
+def _used_categories(file: CocoFile) -> set[int]:
+    used = set()
+    for annotations in file.annotations.values():
+        for annotation in annotations:
+            category = annotation["category_id"]
+            if type(category) is not int:
+                where = f"annotation {annotation['id']} of image {annotation['image_id']}"
+                raise file.error(where, f"category_id must be an integer, got {category!r}")
+            used.add(category)
+    return used
 
 
 def _set_metadata(dataset_name: str, file: CocoFile) -> dict[int, int]:
@@ -161,7 +173,7 @@ def _mismatch(categories: list[dict[str, Any]], metadata: dict[str, Any]) -> str
 
 def _class_name(category: dict[str, Any]) -> str:
     synonyms = category.get("synonyms")
-    return synonyms[0] if synonyms else category["name"]
+    return synonyms[0] if synonyms else category.get("name", f"category {category['id']}")
 
 
 def _file_metadata(categories: list[dict[str, Any]]) -> dict[str, Any]:

@@ -67,38 +67,8 @@ def map_planes(image: np.ndarray, function: Callable[[torch.Tensor], torch.Tenso
         return result.numpy().astype(dtype, copy=False)
     if dtype.kind == "b":
         return (result >= 0.5).numpy()
-    return to_integers(result.round().numpy(), dtype)
-
-
-def take_nearest(
-    image: np.ndarray, rect: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
-    """Sample a rectangle of an image without interpolation.
-
-    Args:
-        image: ``(H, W)`` or ``(H, W, C)`` of any dtype.
-        rect: ``(x0, y0, x1, y1)`` in pixels of the image.
-        size: ``(h, w)`` of the result.
-
-    Returns:
-        ``(h, w)`` or ``(h, w, C)``: the pixels that the centres of the result's pixels fall into;
-        0 outside of the image.
-    """
-    x0, y0, x1, y1 = rect
-    rows = _centers(y0, (y1 - y0) / size[0], size[0])
-    columns = _centers(x0, (x1 - x0) / size[1], size[1])
-    taken = image.take(rows, axis=0, mode="clip").take(columns, axis=1, mode="clip")
-    taken[(rows < 0) | (rows >= image.shape[0])] = 0
-    taken[:, (columns < 0) | (columns >= image.shape[1])] = 0
-    return taken
-
-
-def _centers(start: float, step: float, count: int) -> np.ndarray:
-    # A centre on the border of two pixels falls to the side that the sum's rounding error takes
-    # it to. Pillow adds up in the same order, and so gives the same pixels.
-    steps = np.full(count, step)
-    steps[0] = start + step * 0.5
-    return np.floor(np.cumsum(steps)).astype(np.int64)
+    info = np.iinfo(dtype)
+    return result.round().clamp_(info.min, info.max).numpy().astype(dtype)
 
 
 def check_size(image: np.ndarray, height: int, width: int, transform: object) -> None:

@@ -198,11 +198,8 @@ class MinIoURandomCrop(Augmentation):
         super().__init__()
         if not 0 < min_crop_size <= 1:
             raise ValueError(f"min_crop_size must be within (0, 1], got {min_crop_size}")
-        self.min_ious = min_ious
+        self._init(locals())
         self.sample_mode = (1, *min_ious, 0)
-        self.min_crop_size = min_crop_size
-        self.mode_trials = mode_trials
-        self.crop_trials = crop_trials
 
     def get_transform(self, image: np.ndarray, boxes: np.ndarray | None) -> Transform:
         """A transform for an image ``(H, W, ...)`` with boxes ``(N, 4)`` xyxy, or with None."""
@@ -214,29 +211,31 @@ class MinIoURandomCrop(Augmentation):
             if min_iou == 1:
                 break
             for _ in range(self.crop_trials):
-                new_w = np.random.uniform(self.min_crop_size * w, w)
-                new_h = np.random.uniform(self.min_crop_size * h, h)
-                if not 0.5 <= new_h / new_w <= 2:
-                    continue
-                # Up to 1, not from 0: what a seed gives is kept.
-                left = np.random.uniform(w - new_w, 1.0)
-                top = np.random.uniform(h - new_h, 1.0)
-                window = int(left), int(top), int(left + new_w), int(top + new_h)
-                if _is_good(window, boxes, min_iou):
-                    return CropTransform(*window[:2], int(new_w), int(new_h), w, h)
+                crop = self._draw(np.array([w, h]))
+                if crop is not None and _is_good(crop, boxes, min_iou):
+                    return crop
         return NoOpTransform()
 
+    def _draw(self, image_size: np.ndarray) -> CropTransform | None:
+        """A window within an image of the size wh, or None for one too narrow or too flat."""
+        size = np.random.uniform(self.min_crop_size * image_size, image_size)
+        if not 0.5 <= size[1] / size[0] <= 2 or min(size) < 1:
+            return None
+        # Up to 1, not from 0: what a seed gives is kept.
+        corner = np.random.uniform(image_size - size, 1.0)
+        numbers = np.concatenate([corner, size, image_size]).astype(int)
+        return CropTransform(*numbers.tolist())
 
-def _is_good(window: tuple[int, int, int, int], boxes: np.ndarray, min_iou: float) -> bool:
-    x0, y0, x1, y1 = window
-    if x0 == x1 or y0 == y1:
-        return False
+
+def _is_good(crop: CropTransform, boxes: np.ndarray, min_iou: float) -> bool:
     if len(boxes) == 0:
         return True
+    window = crop.x0, crop.y0, crop.x0 + crop.w, crop.y0 + crop.h
     ious = pairwise_iou(
         Boxes(torch.tensor([window], dtype=torch.float32)), Boxes(torch.as_tensor(boxes))
     )
     if ious.min() < min_iou:
         return False
+    x0, y0, x1, y1 = window
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     return bool(((x > x0) & (x < x1) & (y > y0) & (y < y1)).any())

@@ -108,9 +108,9 @@ class RandomRotation(Augmentation):
     ) -> None:
         super().__init__()
         self.is_range = _is_range(sample_style)
-        if isinstance(angle, (int, float)):
+        if np.ndim(angle) == 0:
             angle = (angle, angle)
-        if center is not None and isinstance(center[0], (int, float)):
+        if center is not None and np.ndim(center[0]) == 0:
             center = (center, center)
         for name, values in (("angle", angle), ("center", center)):
             if values is not None and (len(values) != 2 if self.is_range else len(values) == 0):

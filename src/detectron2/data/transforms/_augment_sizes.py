@@ -21,7 +21,7 @@ class Resize(Augmentation):
 
     def __init__(self, shape: int | tuple[int, int], interp: int = Image.BILINEAR) -> None:
         super().__init__()
-        self.shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
+        self.shape = (shape, shape) if np.ndim(shape) == 0 else tuple(shape)
         self.interp = interp
 
     def get_transform(self, image: np.ndarray) -> Transform:
@@ -53,7 +53,7 @@ class ResizeShortestEdge(Augmentation):
     ) -> None:
         super().__init__()
         self.is_range = _is_range(sample_style)
-        if isinstance(short_edge_length, int):
+        if np.ndim(short_edge_length) == 0:
             short_edge_length = (short_edge_length, short_edge_length)
         if self.is_range and not (
             len(short_edge_length) == 2 and short_edge_length[0] <= short_edge_length[1]
@@ -87,14 +87,14 @@ class ResizeShortestEdge(Augmentation):
         oldh: int, oldw: int, short_edge_length: int, max_size: int
     ) -> tuple[int, int]:
         """The new ``(h, w)`` of an image ``(oldh, oldw)``, each rounded half up, and at least 1."""
-        scale = short_edge_length / min(oldh, oldw)
-        new_h, new_w = (
-            (short_edge_length, scale * oldw) if oldh < oldw else (scale * oldh, short_edge_length)
-        )
-        longest = max(new_h, new_w)
+        # Without what TorchScript does not know: exported models call it.
+        shortest = float(short_edge_length)
+        longest = shortest / min(oldh, oldw) * max(oldh, oldw)
         if longest > max_size:
-            new_h, new_w = new_h * (max_size / longest), new_w * (max_size / longest)
-        return max(int(new_h + 0.5), 1), max(int(new_w + 0.5), 1)
+            shortest *= max_size / longest
+            longest *= max_size / longest
+        short, long = max(int(shortest + 0.5), 1), max(int(longest + 0.5), 1)
+        return (short, long) if oldh < oldw else (long, short)
 
 
 def _is_range(sample_style: str) -> bool:

@@ -4,8 +4,7 @@ import numpy as np
 from fvcore.transforms.transform import Transform
 from PIL import Image
 
-from ._arrays import take_nearest
-from ._pillow import map_pillow
+from ._pillow import map_pillow, move_pixels
 
 
 class ExtentTransform(Transform):
@@ -50,7 +49,7 @@ class ExtentTransform(Transform):
         h, w = self.output_size
         x0, y0, x1, y1 = self.src_rect
         if img.dtype == bool or (interp == Image.NEAREST and not self.fill):
-            return take_nearest(img, (x0, y0, x1, y1), (h, w))
+            return move_pixels(img, Image.Transform.EXTENT, (x0, y0, x1, y1), (h, w))
 
         def extent(image: Image.Image) -> Image.Image:
             return image.transform(

@@ -1,6 +1,6 @@
 """Pillow's geometric operations on arrays that Pillow has no mode for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -26,3 +26,29 @@ def map_pillow(img: np.ndarray, op: Callable[[Image.Image], Image.Image]) -> np.
     if img.dtype.kind == "f":
         return result.astype(img.dtype, copy=False)
     return to_integers(np.rint(result.astype(np.float64)), img.dtype)
+
+
+def move_pixels(
+    img: np.ndarray, method: Image.Transform, data: Sequence[float], size: tuple[int, int]
+) -> np.ndarray:
+    """`PIL.Image.Image.transform` without interpolation, for any dtype.
+
+    Args:
+        img: ``(H, W)`` or ``(H, W, C)``.
+        method, data: of the transform, which takes points of the result to points of ``img``.
+        size: ``(h, w)`` of the result.
+
+    Returns:
+        ``(h, w)`` or ``(h, w, C)``: the pixels that the centres of the result's pixels fall into;
+        0 outside of the image.
+    """
+    # Pillow moves bytes and words. It does not matter to it which numbers they stand for.
+    word = np.dtype({1: "u1", 2: "i2"}.get(img.itemsize, "i4"))
+    planes = np.ascontiguousarray(img).view(word).reshape(*img.shape[:2], -1)
+    moved = np.empty((*size, planes.shape[2]), word)
+    for channel in range(planes.shape[2]):
+        plane = planes[:, :, channel].astype("u1" if word.itemsize == 1 else "i4", order="C")
+        moved[:, :, channel] = Image.fromarray(plane).transform(
+            size[::-1], method, data, Image.NEAREST
+        )
+    return moved.view(img.dtype).reshape(*size, *img.shape[2:])

@@ -19,10 +19,18 @@ def clip_polygon(
         Disjoint polygons ``(m, 2)`` of float64, without edges of no length, each with an area; a
         polygon wholly inside is returned as it is.
     """
-    parts = [np.asarray(polygon, np.float64)]
+    polygon = np.asarray(polygon, np.float64)
+    if len(polygon) == 0:
+        return []
+    parts = [polygon]
+    least, most = polygon.min(axis=0).tolist(), polygon.max(axis=0).tolist()
     for axis in (0, 1):
-        for bound, sign in ((low[axis], 1.0), (high[axis], -1.0)):
-            parts = [piece for part in parts for piece in _cut(part, axis, bound, sign)]
+        if most[axis] <= low[axis] or least[axis] >= high[axis]:
+            return []
+        if least[axis] < low[axis]:
+            parts = [piece for part in parts for piece in _cut(part, axis, low[axis], 1.0)]
+        if most[axis] > high[axis]:
+            parts = [piece for part in parts for piece in _cut(part, axis, high[axis], -1.0)]
     return parts
 
 

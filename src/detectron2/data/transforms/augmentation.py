@@ -191,10 +191,8 @@ class AugInput:
         boxes: np.ndarray | None = None,
         sem_seg: np.ndarray | None = None,
     ) -> None:
-        _check_image(image)
-        self.image = image
-        self.boxes = boxes
-        self.sem_seg = sem_seg
+        self.boxes, self.sem_seg = boxes, sem_seg
+        self.image = _checked_image(image)
 
     def transform(self, tfm: Transform) -> None:
         """Replace image, boxes and segmentation by the transformed ones.
@@ -202,10 +200,9 @@ class AugInput:
         Transforms may overwrite the arrays that they are given.
         """
         self.image = tfm.apply_image(self.image)
-        if self.boxes is not None:
-            self.boxes = tfm.apply_box(self.boxes)
-        if self.sem_seg is not None:
-            self.sem_seg = tfm.apply_segmentation(self.sem_seg)
+        boxes, sem_seg = self.boxes, self.sem_seg
+        self.boxes = None if boxes is None else tfm.apply_box(boxes)
+        self.sem_seg = None if sem_seg is None else tfm.apply_segmentation(sem_seg)
 
     def apply_augmentations(
         self, augmentations: Iterable[Augmentation | Transform]
@@ -214,13 +211,14 @@ class AugInput:
         return AugmentationList(augmentations)(self)
 
 
-def _check_image(image: np.ndarray) -> None:
+def _checked_image(image: np.ndarray) -> np.ndarray:
     if not isinstance(image, np.ndarray):
         raise TypeError(f"an image must be an ndarray, got {type(image).__name__}")
     if image.dtype.kind not in "uif":
         raise TypeError(f"an image holds real numbers, got the dtype {image.dtype}")
     if image.ndim not in (2, 3):
         raise ValueError(f"an image is (H, W) or (H, W, C), got the shape {image.shape}")
+    return image
 
 
 def apply_augmentations(

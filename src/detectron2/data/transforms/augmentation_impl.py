@@ -1,6 +1,7 @@
 """The augmentations of this library."""
 
-from detectron2.structures import Boxes, pairwise_iou
+from detectron2.structures import Boxes as Boxes
+from detectron2.structures import pairwise_iou as pairwise_iou
 
 from ._augment_colors import (
     RandomBrightness,
@@ -16,13 +17,12 @@ from ._augment_crops import (
 )
 from ._augment_geometry import RandomApply, RandomExtent, RandomFlip, RandomRotation
 from ._augment_sizes import RandomResize, Resize, ResizeScale, ResizeShortestEdge
-from .augmentation import Augmentation
-from .transform import ExtentTransform, ResizeTransform, RotationTransform
+from .augmentation import Augmentation as Augmentation
+from .transform import ExtentTransform as ExtentTransform
+from .transform import ResizeTransform as ResizeTransform
+from .transform import RotationTransform as RotationTransform
 
 __all__ = [
-    "Augmentation",
-    "Boxes",
-    "ExtentTransform",
     "FixedSizeCrop",
     "MinIoURandomCrop",
     "RandomApply",
@@ -39,7 +39,4 @@ __all__ = [
     "Resize",
     "ResizeScale",
     "ResizeShortestEdge",
-    "ResizeTransform",
-    "RotationTransform",
-    "pairwise_iou",
 ]
