@@ -274,6 +274,8 @@ def test_arguments_that_do_not_fit(monkeypatch):
         build(dataset, sampler, 4, aspect_ratio_grouping=True, drop_last=False)
     with pytest.raises(ValueError, match="sampler"):
         build(dataset, None, 4)
+    with pytest.raises(ValueError, match="pin_memory"):
+        build(dataset, sampler, 4, threads=True, num_workers=1, pin_memory=True)
     with pytest.raises(TypeError, match="sampler"):
         build_detection_train_loader(records(), mapper=noisy, sampler=[1], total_batch_size=1)
     monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 3)

@@ -157,6 +157,16 @@ def test_errors_name_file_and_record(record, fields, message):
         mapper(use_instance_mask=True, use_keypoint=True)(record)
 
 
+def test_errors_of_augmentations_name_the_record(record):
+    class Fails(T.Augmentation):
+        def get_transform(self, image):
+            raise LookupError("of mine")
+
+    with pytest.raises(LookupError, match="of mine") as caught:
+        mapper([Fails()])(record)
+    assert "image.png" in caught.value.__notes__[0]
+
+
 def test_fields_that_are_missing(record):
     del record["annotations"][0]["bbox"]
     with pytest.raises(ValueError, match=r"image\.png.*annotation 0.*KeyError.*bbox"):

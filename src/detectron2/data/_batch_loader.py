@@ -71,6 +71,8 @@ class BatchLoader:
         fetcher = SampleFetcher(dataset, collate_fn if self._collate_in_workers else None)
         self._workers: ProcessWorkers | ThreadWorkers
         if threads and num_workers > 0:
+            if options.get("pin_memory") and device is None:
+                raise ValueError("threads do not give pinned memory: pin_memory must be False")
             self._workers = ThreadWorkers(fetcher, num_workers, prefetch_factor)
         else:
             if num_workers > 0:

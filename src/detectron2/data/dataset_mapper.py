@@ -172,22 +172,30 @@ class DatasetMapper:
         return _ReadRecord(record, image, sem_seg)
 
     def _augment(self, read: _ReadRecord) -> dict[str, Any]:
-        record = read.record
-        inputs = T.AugInput(read.image, sem_seg=read.sem_seg)
+        try:
+            return self._augment_record(*read)
+        except ValueError as error:
+            raise ValueError(f"{utils.describe_record(read.record)}: {error}") from error
+        except Exception as error:
+            # Of an augmentation, say: another type would be a surprise.
+            error.add_note(f"The record is that of {utils.describe_record(read.record)}.")
+            raise
+
+    def _augment_record(
+        self, record: dict[str, Any], image: np.ndarray, sem_seg: np.ndarray | None
+    ) -> dict[str, Any]:
+        inputs = T.AugInput(image, sem_seg=sem_seg)
         transforms = self.augmentations(inputs)
         image_shape = inputs.image.shape[:2]
         record["image"] = to_chw(inputs.image)
         if inputs.sem_seg is not None:
             record["sem_seg"] = torch.from_numpy(inputs.sem_seg.astype(np.int64))
-        try:
-            if self.proposal_topk is not None:
-                utils.transform_proposals(
-                    record, image_shape, transforms, proposal_topk=self.proposal_topk
-                )
-            if "annotations" in record:
-                self._transform_annotations(record, transforms, image_shape)
-        except ValueError as error:
-            raise ValueError(f"{utils.describe_record(record)}: {error}") from error
+        if self.proposal_topk is not None:
+            utils.transform_proposals(
+                record, image_shape, transforms, proposal_topk=self.proposal_topk
+            )
+        if "annotations" in record:
+            self._transform_annotations(record, transforms, image_shape)
         return record
 
 
