@@ -3,10 +3,12 @@
 import dataclasses
 import gc
 import itertools
+import logging
 import os
 import pickle
 import random
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from detectron2.data import (
 )
 from detectron2.data import transforms as T  # noqa: N812
 from detectron2.data._batch_transfer import _bytes_of, pack_batch
+from detectron2.data.benchmark import DataLoaderBenchmark, iter_benchmark
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import SimpleTrainer
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints
@@ -495,3 +498,38 @@ def test_augmented_images_do_not_depend_on_workers(tmp_path):
             assert torch.equal(
                 sample["instances"].gt_boxes.tensor, wanted["instances"].gt_boxes.tensor
             )
+
+
+def test_benchmark_measures_each_part(caplog):
+    benchmark = DataLoaderBenchmark(
+        records(), mapper=slow, sampler=None, total_batch_size=2, num_workers=1
+    )
+    with caplog.at_level(logging.INFO, "detectron2"):
+        benchmark.benchmark_dataset(5)
+        benchmark.benchmark_mapper(5)
+        benchmark.benchmark_workers(3, warmup=1)
+        benchmark.benchmark_IPC(3, warmup=1)
+        benchmark.benchmark_distributed(3, warmup=1)
+    messages = [record.getMessage() for record in caplog.records]
+    titles = ["Dataset", "Mapper", "Loader with 0", "Loader with 1", "Transfer", "Loader in 1"]
+    assert [m[: len(t)] for m, t in zip(messages, titles, strict=True)] == titles
+    seconds = {
+        t: float(m.split(", ")[-5].split()[0]) for m, t in zip(messages, titles, strict=True)
+    }
+    assert seconds["Mapper"] >= 0.002
+    assert seconds["Loader with 0"] >= 0.004
+    assert seconds["Dataset"] < seconds["Mapper"]
+
+
+def slow(record):
+    time.sleep(0.002)
+    return record
+
+
+def test_benchmark_of_an_iterator():
+    average, each = iter_benchmark(iter(map(slow, range(100))), 10, warmup=2)
+    assert len(each) == 10
+    assert average == pytest.approx(sum(each) / 10)
+    assert min(each) >= 0.002
+    _, each = iter_benchmark(iter(map(slow, range(10_000))), 9000, max_time_seconds=0.01)
+    assert len(each) < 10

@@ -139,6 +139,9 @@ def filter_empty_instances(
         box_threshold: in pixels.
         return_mask: return also which were kept, bool ``(N,)``.
 
+    Returns:
+        New Instances; their fields share memory with those given if all are kept.
+
     Raises:
         ValueError: neither by box nor by mask.
     """
@@ -154,5 +157,6 @@ def filter_empty_instances(
             keep &= masks.get_bounding_boxes().tensor[:, 2] > 0
         else:
             keep &= masks.nonempty()
-    kept = instances[keep]
+    # Masks are large, and mostly there is nothing to leave out: share them then.
+    kept = instances[:] if bool(keep.all()) else instances[keep]
     return (kept, keep) if return_mask else kept
