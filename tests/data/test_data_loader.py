@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import signal
 import time
 
@@ -513,9 +514,8 @@ def test_benchmark_measures_each_part(caplog):
     messages = [record.getMessage() for record in caplog.records]
     titles = ["Dataset", "Mapper", "Loader with 0", "Loader with 1", "Transfer", "Loader in 1"]
     assert [m[: len(t)] for m, t in zip(messages, titles, strict=True)] == titles
-    seconds = {
-        t: float(m.split(", ")[-5].split()[0]) for m, t in zip(messages, titles, strict=True)
-    }
+    found = [float(re.search(r"([\d.]+) seconds", message)[1]) for message in messages]
+    seconds = dict(zip(titles, found, strict=True))
     assert seconds["Mapper"] >= 0.002
     assert seconds["Loader with 0"] >= 0.004
     assert seconds["Dataset"] < seconds["Mapper"]

@@ -75,8 +75,12 @@ def test_map_takes_another_element_in_place_of_none():
 
 
 def test_map_that_has_nothing_but_none_fails():
-    with pytest.raises(RuntimeError, match="None for all of 4 elements, beginning with number 2"):
-        MapDataset(list(range(4)), lambda x: None)[2]
+    dataset = MapDataset(list(range(4)), lambda x: None)
+    for failing in (dataset, pickle.loads(pickle.dumps(dataset))):
+        with pytest.raises(
+            RuntimeError, match="None for all of 4 elements, beginning with number 2"
+        ):
+            failing[2]
 
 
 def test_map_of_an_iterable_leaves_none_out():

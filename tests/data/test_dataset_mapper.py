@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -221,3 +222,11 @@ def test_a_subclass_may_call_its_own_way(record):
     custom = Renamed(True, augmentations=[], image_format="RGB")
     assert list(MapDataset([record], custom)[0]) == ["mine"]
     assert "image" in MapDataset([record], mapper())[0]
+
+
+def test_a_mapper_with_functions_reaches_spawned_workers(record):
+    from detectron2.data import MapDataset
+
+    inverting = mapper([T.ColorTransform(lambda image: 255 - image)])
+    dataset = pickle.loads(pickle.dumps(MapDataset([record], inverting)))
+    assert np.array_equal(dataset[0]["image"].numpy(), 255 - record["pixels"].transpose(2, 0, 1))

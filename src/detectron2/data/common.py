@@ -46,9 +46,8 @@ class MapDataset(data.Dataset):
         self._dataset = dataset
         self._map_func = PicklableWrapper(map_func)
         self._rng = random.Random(42)
-        stages = getattr(type(map_func).__call__, "stages", None)
-        self._read = getattr(map_func, stages[0]) if stages else None
-        self._augment = getattr(map_func, stages[1]) if stages else self._map_func
+        # By name: bound methods would have the mapper pickled without the wrapper.
+        self._stages = getattr(type(map_func).__call__, "stages", (None, "__call__"))
 
     @property
     def wide(self) -> np.ndarray | None:
@@ -77,21 +76,23 @@ class MapDataset(data.Dataset):
         methods that do its work one after the other, has had in the first one.
         """
         element = self._dataset[int(idx)]
-        return element if self._read is None else self._read(element)
+        reads = self._stages[0]
+        return element if reads is None else getattr(self._map_func, reads)(element)
 
     def augment(self, idx: int, read: Any) -> Any:
         """The rest of :meth:`__getitem__`, of what :meth:`read` gave."""
         failed: set[int] = set()
         current = int(idx)
         while True:
-            mapped = self._augment(read)
+            mapped = getattr(self._map_func, self._stages[1])(read)
             if mapped is not None:
                 return mapped
             failed.add(current)
             if len(failed) >= min(len(self), _MAX_NONE_IN_A_ROW):
+                mapper = getattr(self._map_func, "_obj", self._map_func)
                 raise RuntimeError(
-                    f"the mapper {self._map_func._obj!r} returned None for all of {len(failed)} "
-                    f"elements, beginning with number {idx}"
+                    f"the mapper {mapper!r} returned None for all of {len(failed)} elements, "
+                    f"beginning with number {idx}"
                 )
             if len(failed) >= 3:
                 logging.getLogger(__name__).warning(
