@@ -197,6 +197,26 @@ def test_a_resumed_loader_goes_on(options, done):
     assert comparable(take(resumed, 3)) == comparable(take(loader(**options), 3))
 
 
+def test_all_processes_go_on_from_the_state_of_the_first(monkeypatch):
+    monkeypatch.setattr("detectron2.data.build.get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+
+    def of_rank(rank, seed=7):
+        monkeypatch.setattr(comm, "get_rank", lambda: rank)
+        return loader(total_batch_size=6, seed=seed)
+
+    expected = [take(of_rank(rank), 12) for rank in range(2)]
+    first = of_rank(0)
+    iterator = iter(first)
+    for _ in range(7):
+        next(iterator)
+    state = first.state_dict()
+    for rank in range(2):
+        resumed = of_rank(rank, seed=8)
+        resumed.load_state_dict(state)
+        assert take(resumed, 5) == expected[rank][7:]
+
+
 def test_state_of_other_batches(caplog):
     state = loader(total_batch_size=4, aspect_ratio_grouping=False)
     take(state, 6)
