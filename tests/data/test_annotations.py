@@ -104,6 +104,22 @@ def test_box_is_moved_and_clipped():
     assert moved["bbox"].tolist() == [0, 0, W, H]
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"bbox": [20, 10, 5, 30], "bbox_mode": BoxMode.XYXY_ABS},
+        {"bbox": [20, 10, -15, 20], "bbox_mode": BoxMode.XYWH_ABS},
+        {"bbox": [20, 10, 0, 20], "bbox_mode": BoxMode.XYWH_ABS},
+    ],
+)
+def test_boxes_of_negative_size_are_empty(box):
+    transforms = T.TransformList([T.HFlipTransform(W)])
+    moved = utils.transform_instance_annotations(annotation(**box), transforms, (H, W))
+    assert moved["bbox"].tolist() == [W - 20, 10, W - 20, 30]
+    instances = utils.annotations_to_instances([moved], (H, W))
+    assert len(utils.filter_empty_instances(instances)) == 0
+
+
 def test_polygons_rle_and_masks_move_alike():
     mask = np.zeros((H, W), np.uint8)
     mask[6:16, 5:25] = 1
@@ -235,6 +251,7 @@ def test_any_record_becomes_sound_ground_truth_or_an_error(record, flip, mask_fo
     box = np.array(record["bbox"], dtype=np.float64)
     if record["bbox_mode"] == BoxMode.XYWH_ABS:
         box[2:] += box[:2]
+    box[2:] = np.maximum(box[2:], box[:2])
     if record["bbox_mode"] != BoxMode.XYWHA_ABS:
         xs, ys = np.sort(box[0::2] * 0.6), np.sort(box[1::2] * 0.5)
         xs = np.sort(30 - xs) if flip else xs

@@ -41,7 +41,11 @@ def finite_array(name: str, values: Any, count: int | None = None) -> np.ndarray
 def _box_xyxy(annotation: dict[str, Any]) -> np.ndarray:
     mode = BoxMode(annotation["bbox_mode"])
     box = finite_array("bbox", annotation["bbox"], 5 if mode == BoxMode.XYWHA_ABS else 4)
-    return BoxMode.convert(box[None], mode, BoxMode.XYXY_ABS)[0]
+    box = BoxMode.convert(box[None], mode, BoxMode.XYXY_ABS)[0]
+    # One of negative width or height is empty, and not the box between its corners, which is what
+    # a transform would make of it.
+    box[2:] = np.maximum(box[2:], box[:2])
+    return box
 
 
 def _clip(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch.utils import data
@@ -15,8 +14,6 @@ from detectron2.data._random_state import random_numbers_of_sample
 from detectron2.data._sample_order import SampleKey
 from detectron2.data._threads import map_in_threads
 from detectron2.data.common import MapDataset
-
-_NOTHING = nullcontext()
 
 Collate = Callable[[list[Any]], Any]
 
@@ -32,32 +29,37 @@ class SampleFetcher(data.Dataset):
         """
         self._dataset = dataset
         self._collate = collate
-        self._in_two_stages = isinstance(dataset, MapDataset)
 
-    def fetch(
-        self,
-        keys: list[SampleKey],
-        exclusive: AbstractContextManager[Any] = _NOTHING,
-        seed_torch: bool = True,
-    ) -> Any:
-        """The samples, each with the random numbers that belong to it.
-
-        Args:
-            keys: of the samples.
-            exclusive: entered while random numbers are drawn.
-            seed_torch: seed PyTorch's generator, too.
-        """
+    def fetch(self, keys: list[SampleKey]) -> Any:
+        """The samples, each with the random numbers that belong to it."""
         samples = []
         for key in keys:
-            read = None
-            if self._in_two_stages:
-                read = self._dataset.read(key.index)
-            with exclusive, random_numbers_of_sample(key.seed, key.position, seed_torch) as seed:
-                if self._in_two_stages:
-                    self._dataset.seed_fallbacks(seed)
+            with random_numbers_of_sample(key.seed, key.position) as seed:
+                self._seed_fallbacks(seed)
+                samples.append(self._dataset[key.index])
+        return self._collated(samples)
+
+    def fetch_in_thread(self, keys: list[SampleKey], lock: threading.Lock) -> Any:
+        """The same in one of several threads: what may draw random numbers holds the lock, and
+        PyTorch's are not the samples'."""
+        # A subclass may do something else.
+        in_two_stages = type(self._dataset).__getitem__ is MapDataset.__getitem__
+        samples = []
+        for key in keys:
+            read = self._dataset.read(key.index) if in_two_stages else None
+            with lock, random_numbers_of_sample(key.seed, key.position, seed_torch=False) as seed:
+                self._seed_fallbacks(seed)
+                if in_two_stages:
                     samples.append(self._dataset.augment(key.index, read))
                 else:
                     samples.append(self._dataset[key.index])
+        return self._collated(samples)
+
+    def _seed_fallbacks(self, seed: int) -> None:
+        if isinstance(self._dataset, MapDataset):
+            self._dataset.seed_fallbacks(seed)
+
+    def _collated(self, samples: list[Any]) -> Any:
         return samples if self._collate is None else self._collate(samples)
 
     def __getitem__(self, keys: list[SampleKey]) -> Any:
@@ -140,7 +142,7 @@ class ThreadWorkers:
         self._lock = threading.Lock()
 
     def _fetch(self, keys: list[SampleKey]) -> Any:
-        return self._fetcher.fetch(keys, self._lock, seed_torch=False)
+        return self._fetcher.fetch_in_thread(keys, self._lock)
 
     def load(self, lists_of_keys: Iterable[list[SampleKey]]) -> Iterator[Any]:
         """The samples of each list, in order."""
