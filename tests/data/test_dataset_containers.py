@@ -1,6 +1,8 @@
 """Lists, mapped and sampled datasets, and their batches."""
 
 import itertools
+import multiprocessing
+import os
 import pickle
 
 import numpy as np
@@ -53,6 +55,32 @@ def test_list_shares_its_bytes_when_sent_to_another_process():
     # A handle of the memory travels, not its content.
     assert len(sent) < 10_000
     assert dataset._lst._bytes.is_shared()
+
+
+def private_bytes():
+    with open("/proc/self/smaps_rollup") as file:
+        line = next(line for line in file if line.startswith("Private_Dirty:"))
+    return int(line.split()[1]) * 1024
+
+
+def read_everything(dataset, result):
+    before = private_bytes()
+    for index in range(len(dataset)):
+        dataset[index]
+    result.put(private_bytes() - before)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux")
+def test_forked_workers_take_no_copy_of_a_list():
+    context = multiprocessing.get_context("fork")
+    elements = [{"numbers": [float(i * j) for j in range(300)]} for i in range(4000)]
+    dataset = DatasetFromList(elements)
+    result = context.SimpleQueue()
+    worker = context.Process(target=read_everything, args=(dataset, result))
+    worker.start()
+    taken = result.get()
+    worker.join()
+    assert taken < 4000 * 300 * 9 / 4
 
 
 def test_list_with_another_way_to_keep_it():
