@@ -8,7 +8,14 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import roi_pool
 
-from detectron2.layers import ROIAlign, ROIAlignRotated, cat, nonzero_tuple, shapes_to_tensor
+from detectron2.layers import (
+    ROIAlign,
+    ROIAlignRotated,
+    cat,
+    nonzero_tuple,
+    roi_align_rotated,
+    shapes_to_tensor,
+)
 from detectron2.structures import Boxes
 
 # Code written for upstream imports these names from here.
@@ -112,6 +119,25 @@ def _is_making_graph() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling() or is_fx_tracing()
 
 
+@torch.jit.unused
+def _pool(pooler: nn.Module, x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+    """``pooler(x, rois)``, where it can be by the operator for rotated boxes, with the angle 0.
+
+    That takes the same samples as aligned RoIAlign does, in a fraction of the time that
+    torchvision's operator and its backward take, and features in half precision as they are.
+    """
+    is_aligned = type(pooler) is ROIAlign and pooler.aligned
+    if not is_aligned or _is_making_graph() or x.device.type not in ("cpu", "cuda"):
+        return pooler(x, rois)
+    # Of a negative side, as of none, there are no samples.
+    sides = (rois[:, 3:] - rois[:, 1:3]).clamp(min=0)
+    centres = torch.add(rois[:, 1:3], sides, alpha=0.5)
+    upright = torch.cat([rois[:, :1], centres, sides, torch.zeros_like(rois[:, :1])], dim=1)
+    return roi_align_rotated(
+        x, upright, pooler.output_size, pooler.spatial_scale, pooler.sampling_ratio
+    )
+
+
 class ROIPooler(nn.Module):
     """Pools each region from the level of a feature pyramid that :func:`assign_boxes_to_levels`
     puts it on, into a grid of fixed size.
@@ -178,7 +204,10 @@ class ROIPooler(nn.Module):
         if len(x) == 1:
             # TorchScript has no index into modules that is not a constant.
             for pooler in self.level_poolers:
-                return pooler(x[0], rois)
+                if torch.jit.is_scripting():
+                    return pooler(x[0], rois)
+                else:
+                    return _pool(pooler, x[0], rois)
         levels = assign_boxes_to_levels(
             box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
         )
@@ -195,7 +224,10 @@ class ROIPooler(nn.Module):
         groups = rois[order].split(counts)
         pooled: list[torch.Tensor] = []
         for i, pooler in enumerate(self.level_poolers):
-            pooled.append(pooler(x[i], groups[i]))
+            if torch.jit.is_scripting():
+                pooled.append(pooler(x[i], groups[i]))
+            else:
+                pooled.append(_pool(pooler, x[i], groups[i]))
         by_level = torch.cat(pooled)
         # Unlike that of indexing, its backward pass adds up nothing.
         return torch.empty_like(by_level).index_copy(0, order, by_level)
