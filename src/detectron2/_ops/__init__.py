@@ -16,12 +16,14 @@ from detectron2._ops import (
     deform_conv,
     heatmaps_to_keypoints,
     mask_bounding_boxes,
+    nms_groups,
     nms_rotated,
     pairwise_iou,
     paste_masks,
     rasterize_polygons,
     roi_align,
     roi_align_rotated,
+    sigmoid_focal_loss,
 )
 
 __all__ = [
@@ -29,10 +31,12 @@ __all__ = [
     "deform_conv",
     "heatmaps_to_keypoints",
     "mask_bounding_boxes",
+    "nms_groups",
     "nms_rotated",
     "pairwise_iou",
     "paste_masks",
     "rasterize_polygons",
     "roi_align",
     "roi_align_rotated",
+    "sigmoid_focal_loss",
 ]
