@@ -195,8 +195,9 @@ def test_roi_coordinates_keep_float32(dtype: torch.dtype, device: str) -> None:
 @on_each_device
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("aligned", [True, False])
 def test_rois_that_are_not_finite_give_zeros(
-    layout: object, sampling_ratio: int, device: str
+    aligned: bool, layout: object, sampling_ratio: int, device: str
 ) -> None:
     good = [0.0, 6.0, 5.0, 21.0, 15.0]
     rows = [
@@ -207,7 +208,7 @@ def test_rois_that_are_not_finite_give_zeros(
     rows.append([0, -3e38, 0, 3e38, 9])  # finite corners, and a side that is not
     features = [layout(random_features()[0].to(device)).requires_grad_()]
     rois = torch.tensor([good, *rows], device=device)
-    pooled = roi_align_forward(features, rois, None, [1.0], 2, 2, sampling_ratio, True)
+    pooled = roi_align_forward(features, rois, None, [1.0], 2, 2, sampling_ratio, aligned)
     assert pooled[0].abs().sum() > 0
     assert (pooled[1:] == 0).all()
     pooled[1:].sum().backward()
