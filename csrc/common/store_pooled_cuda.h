@@ -8,9 +8,9 @@
 
 namespace detectron2 {
 
-// Writes num_bins bins of all channels, out of `bins`, from shared memory: those of a channel are side
-// by side there, an odd number of places for them, so that lanes with neighbouring channels use
-// different banks. For all threads of a block of kThreads.
+// Writes num_bins bins of all channels, out of `bins`, from shared memory: those of a channel are
+// side by side there, an odd number of places for them, so that lanes with neighbouring channels
+// use different banks. For all threads of a block of kThreads.
 template <int kThreads, typename T>
 __device__ __forceinline__ void store_pooled(const T* tile, int channels, int num_bins,
                                              int64_t bins, T* pooled) {

@@ -1,8 +1,8 @@
 // The backward kernel. Only .cu files include it.
 //
-// A block takes a tile of a level's pixels and adds up what all RoIs give to them in registers, then
-// writes each once: in the order of the RoIs, so with the same bits on every run, without atomics,
-// and without a copy of the gradient in float32 that would be cleared, read and rounded.
+// A block takes a tile of a level's pixels and adds up what all RoIs give to them in registers,
+// then writes each once: in the order of the RoIs, so with the same bits on every run, without
+// atomics, and without a copy of the gradient in float32 that would be cleared, read and rounded.
 
 #pragma once
 
@@ -134,8 +134,8 @@ struct GatherTile {
 template <typename T>
 using PixelSums = Accumulator<T>[kWarpPixels][kVector<T>];
 
-// Appends those of kTileThreads RoIs that meet the tile, in order; returns how many are listed then.
-// For all threads of the block.
+// Appends those of kTileThreads RoIs that meet the tile, in order; returns how many are listed
+// then. For all threads of the block.
 template <typename T>
 __device__ __forceinline__ int append_rois(bool meets, int first_roi, int listed,
                                            GatherTile<T>& shared) {
@@ -219,32 +219,28 @@ __device__ __forceinline__ void add_rois(const T* grad_pooled, int64_t bin_strid
   const int pooled_width = static_cast<int>(shape.pooled_width);
   const int bins = static_cast<int>(shape.pooled_height) * pooled_width;
   for (int roi = 0; roi < num_rois; ++roi) {
+    const unsigned int bins_y = weights.row_masks[roi][row];
     const unsigned int bins_x = weights.column_masks[roi][side];
-    if (bins_x == 0) {
+    if (bins_y == 0 || bins_x == 0) {
       continue;
     }
     const T* const grad_roi = grad_pooled + int64_t{list[roi]} * bins * bin_stride;
-    for (unsigned int rest_y = weights.row_masks[roi][row]; rest_y != 0; rest_y &= rest_y - 1) {
-      const int y = __ffs(rest_y) - 1;
-      const R row_weight = weights.rows[roi][row][y];
-      const T* const grad_row =
-          grad_roi + ((first_y + y) * pooled_width + first_x) * bin_stride;
-      for (unsigned int rest_x = bins_x; rest_x != 0; rest_x &= rest_x - 1) {
-        const int x = __ffs(rest_x) - 1;
-        const Vector<T> grad = load_vector(grad_row + x * bin_stride);
-        R values[kVector<T>];
+    for (unsigned int rest_x = bins_x; rest_x != 0; rest_x &= rest_x - 1) {
+      const int x = __ffs(rest_x) - 1;
+      const T* const grad_column = grad_roi + (first_y * pooled_width + first_x + x) * bin_stride;
+      R values[kVector<T>] = {};
+      for (unsigned int rest_y = bins_y; rest_y != 0; rest_y &= rest_y - 1) {
+        const int y = __ffs(rest_y) - 1;
+        add_pixel(load_vector(grad_column + y * pooled_width * bin_stride),
+                  weights.rows[roi][row][y], values);
+      }
+      const R* const columns = &weights.columns[roi][x][side * kWarpPixels];
+#pragma unroll
+      for (int pixel = 0; pixel < kWarpPixels; ++pixel) {
+        const R weight = columns[pixel];
 #pragma unroll
         for (int i = 0; i < kVector<T>; ++i) {
-          values[i] = row_weight * widen(grad.values[i]);
-        }
-        const R* const columns = &weights.columns[roi][x][side * kWarpPixels];
-#pragma unroll
-        for (int pixel = 0; pixel < kWarpPixels; ++pixel) {
-          const R weight = columns[pixel];
-#pragma unroll
-          for (int i = 0; i < kVector<T>; ++i) {
-            sums[pixel][i] += weight * values[i];
-          }
+          sums[pixel][i] += weight * values[i];
         }
       }
     }
@@ -324,8 +320,9 @@ __device__ __forceinline__ void store_planes(const PixelSums<T>& sums, int rows,
 template <typename T>
 __global__ void __launch_bounds__(kTileThreads, 2)
     gather_kernel(const T* grad_pooled, int64_t bin_stride, const RoiTable<Accumulator<T>> table,
-                  const __grid_constant__ RoiAlignShape shape, const __grid_constant__ TileGrid grid,
-                  int channel_blocks, const __grid_constant__ PyramidData<T*> grad_features) {
+                  const __grid_constant__ RoiAlignShape shape,
+                  const __grid_constant__ TileGrid grid, int channel_blocks,
+                  const __grid_constant__ PyramidData<T*> grad_features) {
   extern __shared__ uint4 shared_bytes[];
   auto& shared = *reinterpret_cast<GatherTile<T>*>(shared_bytes);
   const int64_t first_channel = int64_t{blockIdx.x % channel_blocks} * kWarpChannels<T>;
@@ -373,9 +370,8 @@ __global__ void __launch_bounds__(kTileThreads, 2)
         const MapIndex map = table.maps[k];
         if (map.image == tile.image && map.level == tile.level) {
           const PixelWindow window = table.windows[k];
-          const bool meets_tile =
-              window.begin_y < tile.y + kTileRows && window.end_y > tile.y &&
-              window.begin_x < tile.x + kTileColumns && window.end_x > tile.x;
+          const bool meets_tile = window.begin_y < tile.y + kTileRows && window.end_y > tile.y &&
+                                  window.begin_x < tile.x + kTileColumns && window.end_x > tile.x;
           meets |= static_cast<unsigned int>(meets_tile) << test;
         }
       }

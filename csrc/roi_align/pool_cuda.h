@@ -1,9 +1,9 @@
 // The kernels that pool. Only .cu files include it.
 //
 // Where channels are side by side in memory, the lanes of a warp take neighbouring ones: all that
-// concerns a pixel is then the same for the warp, and a pixel is read in one piece. Samples of a bin
-// that are at most a pixel apart share most of their pixels; rows and columns are merged first, so
-// that each pixel is read once: 16 times, not 36, for a bin with 3 x 3 samples.
+// concerns a pixel is then the same for the warp, and a pixel is read in one piece. Samples of a
+// bin that are at most a pixel apart share most of their pixels; rows and columns are merged first,
+// so that each pixel is read once: 16 times, not 36, for a bin with 3 x 3 samples.
 
 #pragma once
 
@@ -74,8 +74,8 @@ __device__ inline void find_pixels(const RoiAxis<R>& axis, int bin, int64_t size
   const IndexRange range = samples_on_map(axis, bin, size);
   for (int i = range.begin; i < range.end; ++i) {
     const LinearSample<R> sample = linear_sample(sample_position(axis, bin, i), size);
-    if (sample.inside && !(add(sample.first, sample.first_weight) &&
-                           add(sample.second, sample.second_weight))) {
+    if (sample.inside &&
+        !(add(sample.first, sample.first_weight) && add(sample.second, sample.second_weight))) {
       found.count = -1;
       return;
     }
@@ -160,8 +160,8 @@ __device__ __noinline__ void pool_samples(const T* image, const AlignedRoi<Accum
 template <typename T>
 __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
     pool_kernel(const __grid_constant__ PyramidData<const T*> features,
-                const LeveledRois<Accumulator<T>> rois,
-                const __grid_constant__ RoiAlignShape shape, int parts, int part_bins, T* pooled) {
+                const LeveledRois<Accumulator<T>> rois, const __grid_constant__ RoiAlignShape shape,
+                int parts, int part_bins, T* pooled) {
   using R = Accumulator<T>;
   extern __shared__ uint4 shared[];
   auto& tile = *reinterpret_cast<PoolTile<T>*>(shared);
@@ -291,10 +291,11 @@ __global__ void __launch_bounds__(kThreads)
           if (x.inside) {
             const int64_t left = x.first * level.column_stride;
             const int64_t right = x.second * level.column_stride;
-            sum += y.first_weight * (x.first_weight * widen(first[left]) +
-                                     x.second_weight * widen(first[right])) +
-                   y.second_weight * (x.first_weight * widen(second[left]) +
-                                      x.second_weight * widen(second[right]));
+            sum +=
+                y.first_weight *
+                    (x.first_weight * widen(first[left]) + x.second_weight * widen(first[right])) +
+                y.second_weight *
+                    (x.first_weight * widen(second[left]) + x.second_weight * widen(second[right]));
           }
         }
       }

@@ -16,10 +16,9 @@ namespace detectron2 {
 // Checks all but the features themselves, and fills in what is the same for all levels.
 inline RoiAlignShape check_roi_align(const char* op, const Tensor& rois,
                                      const std::optional<Tensor>& levels,
-                                     const std::vector<double>& spatial_scales,
-                                     int64_t num_levels, int64_t batch_size, int64_t channels,
-                                     int64_t pooled_height, int64_t pooled_width,
-                                     int64_t sampling_ratio, bool aligned) {
+                                     const std::vector<double>& spatial_scales, int64_t num_levels,
+                                     int64_t batch_size, int64_t channels, int64_t pooled_height,
+                                     int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
   check_shape(op, "rois", rois, {-1, kBoxRowSize}, "(K, 5)");
   check_float(op, "rois", rois);
   DETECTRON2_CHECK(num_levels >= 1 && num_levels <= kMaxPyramidLevels, op,
@@ -34,18 +33,18 @@ inline RoiAlignShape check_roi_align(const char* op, const Tensor& rois,
     DETECTRON2_CHECK(levels->dim() == 1 && levels->size(0) == rois.size(0), op,
                      ": levels must have the shape (K,) = (", rois.size(0), ",), got ",
                      shape_name(*levels));
-    DETECTRON2_CHECK(levels->scalar_type() == ScalarType::Long, op,
-                     ": levels must be int64, got ", dtype_name(levels->scalar_type()));
+    DETECTRON2_CHECK(levels->scalar_type() == ScalarType::Long, op, ": levels must be int64, got ",
+                     dtype_name(levels->scalar_type()));
     check_same_device(op, "levels", *levels, "rois", rois);
   }
   DETECTRON2_CHECK(pooled_height > 0 && pooled_width > 0, op,
                    ": pooled_height and pooled_width must be positive, got ", pooled_height,
                    " and ", pooled_width);
   // So that the samples along a bin can be counted in 32 bits.
-  DETECTRON2_CHECK(pooled_height <= 0x7fffffff && pooled_width <= 0x7fffffff &&
-                       sampling_ratio <= 0x7fffffff,
-                   op, ": pooled_height, pooled_width and sampling_ratio must be below 2**31, got ",
-                   pooled_height, ", ", pooled_width, " and ", sampling_ratio);
+  DETECTRON2_CHECK(
+      pooled_height <= 0x7fffffff && pooled_width <= 0x7fffffff && sampling_ratio <= 0x7fffffff, op,
+      ": pooled_height, pooled_width and sampling_ratio must be below 2**31, got ", pooled_height,
+      ", ", pooled_width, " and ", sampling_ratio);
   DETECTRON2_CHECK(batch_size >= 0 && channels >= 0, op,
                    ": batch_size and channels must not be negative, got ", batch_size, " and ",
                    channels);
@@ -110,8 +109,7 @@ inline RoiAlignShape check_roi_align_forward(const std::vector<Tensor>& features
       check_same_dtype(op, name.c_str(), level, "features[0]", features[0]);
     }
     check_same_device(op, name.c_str(), level, "rois", rois);
-    shape.levels[i] =
-        check_pyramid_level(op, level.size(2), level.size(3), spatial_scales[i]);
+    shape.levels[i] = check_pyramid_level(op, level.size(2), level.size(3), spatial_scales[i]);
     set_strides(level, shape.levels[i]);
   }
   return shape;
@@ -131,10 +129,9 @@ inline RoiAlignShape check_roi_align_backward(const Tensor& grad, const Tensor& 
   check_same_device(op, "grad", grad, "rois", rois);
   DETECTRON2_CHECK(heights.size() == widths.size(), op, ": each level needs a height and a width, ",
                    "got ", heights.size(), " height(s) and ", widths.size(), " width(s)");
-  RoiAlignShape shape = check_roi_align(op, rois, levels, spatial_scales,
-                                        static_cast<int64_t>(heights.size()), batch_size,
-                                        grad.size(1), grad.size(2), grad.size(3), sampling_ratio,
-                                        aligned);
+  RoiAlignShape shape = check_roi_align(
+      op, rois, levels, spatial_scales, static_cast<int64_t>(heights.size()), batch_size,
+      grad.size(1), grad.size(2), grad.size(3), sampling_ratio, aligned);
   for (int i = 0; i < shape.num_levels; ++i) {
     shape.levels[i] = check_pyramid_level(op, heights[i], widths[i], spatial_scales[i]);
   }
@@ -164,9 +161,9 @@ struct RoiTensors {
 
 inline Tensor new_pooled(const Tensor& like, const RoiAlignShape& shape, ScalarType dtype) {
   const int64_t bins = shape.pooled_height * shape.pooled_width;
-  return empty_strided<4>(
-      like, {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width},
-      {shape.channels * bins, bins, shape.pooled_width, 1}, dtype);
+  return empty_strided<4>(like,
+                          {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width},
+                          {shape.channels * bins, bins, shape.pooled_width, 1}, dtype);
 }
 
 // Uninitialised gradients of the levels, whose strides are put into `shape`.

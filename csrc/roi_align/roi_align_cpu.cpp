@@ -18,8 +18,8 @@ struct WeightedPixel {
   T weight;
 };
 
-// The pixels, with their weights, of each bin of a RoI along one axis. Samples at most a pixel apart
-// share most of their pixels; each is kept once.
+// The pixels, with their weights, of each bin of a RoI along one axis. Samples at most a pixel
+// apart share most of their pixels; each is kept once.
 template <typename T>
 class AxisPixels {
  public:
@@ -143,8 +143,7 @@ void spread_planes(const T* grad_pooled, int64_t channel_stride, const Workspace
         T* const row = planes + y->offset;
         T grads[channels];
         for (int channel = 0; channel < channels; ++channel) {
-          grads[channel] =
-              y->weight * grad_pooled[channel * bins + i * shape.pooled_width + j];
+          grads[channel] = y->weight * grad_pooled[channel * bins + i * shape.pooled_width + j];
         }
         for (const WeightedPixel<T>* x = work.columns.begin(j); x != work.columns.end(j); ++x) {
           for (int channel = 0; channel < channels; ++channel) {

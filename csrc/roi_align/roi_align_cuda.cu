@@ -82,7 +82,7 @@ bool roi_align_can_pool_channels_last(const RoiAlignShape& shape) {
 
 bool roi_align_prefers_channels_last(const RoiAlignShape& shape, int64_t element_size) {
   using namespace roi_align_detail;
-  constexpr int64_t kLeastBytes = 64;   // of a pixel's channels: below, lanes and memory lie idle
+  constexpr int64_t kLeastBytes = 64;    // of a pixel's channels: below, lanes and memory lie idle
   constexpr int64_t kPixelsPerBin = 16;  // as for roi_align_rotated
   if (!roi_align_can_pool_channels_last(shape) || shape.channels * element_size < kLeastBytes) {
     return false;
@@ -108,11 +108,10 @@ void roi_align_pool_channels_last_cuda(const PyramidData<const T*>& features,
   const int64_t blocks = shape.num_rois * parts * divide_up(shape.channels, kWarpChannels<T>);
   constexpr int kShared = sizeof(PoolTile<T>);
   static_assert(kShared <= 48 * 1024);
-  pool_kernel<T><<<static_cast<unsigned int>(blocks), kPoolThreads, kShared,
-                   static_cast<cudaStream_t>(stream)>>>(features, rois, shape,
-                                                        static_cast<int>(parts),
-                                                        static_cast<int>(divide_up(bins, parts)),
-                                                        pooled);
+  pool_kernel<T>
+      <<<static_cast<unsigned int>(blocks), kPoolThreads, kShared,
+         static_cast<cudaStream_t>(stream)>>>(features, rois, shape, static_cast<int>(parts),
+                                              static_cast<int>(divide_up(bins, parts)), pooled);
   check_launch("roi_align pool_kernel");
 }
 
@@ -160,25 +159,25 @@ void roi_align_backward_cuda(const T* grad_pooled, int64_t bin_stride,
     // Must be asked for; if there is less, the launch fails.
     cudaFuncSetAttribute(gather_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   }
-  gather_kernel<T><<<static_cast<unsigned int>(tiles * channel_blocks), kTileThreads, kShared,
-                     cuda_stream>>>(grad_pooled, bin_stride, table, shape, grid,
-                                    static_cast<int>(channel_blocks), grad_features);
+  gather_kernel<T>
+      <<<static_cast<unsigned int>(tiles * channel_blocks), kTileThreads, kShared, cuda_stream>>>(
+          grad_pooled, bin_stride, table, shape, grid, static_cast<int>(channel_blocks),
+          grad_features);
   check_launch("roi_align gather_kernel");
 }
 
-#define DETECTRON2_INSTANTIATE(T)                                                               \
-  template void roi_align_forward_cuda<T>(const PyramidData<const T*>&,                         \
-                                          const LeveledRois<Accumulator<T>>&,                   \
-                                          const RoiAlignShape&, T*, void*);                     \
-  template void roi_align_pool_channels_last_cuda<T>(const PyramidData<const T*>&,              \
-                                                     const LeveledRois<Accumulator<T>>&,        \
-                                                     const RoiAlignShape&, T*, void*);          \
-  template void roi_align_channels_last_cuda<T>(const T*, int64_t, int64_t, int64_t, int64_t,   \
-                                                T*, void*);                                     \
-  template int64_t roi_align_backward_workspace<T>(int64_t);                                    \
-  template void roi_align_backward_cuda<T>(const T*, int64_t,                                   \
-                                           const LeveledRois<Accumulator<T>>&,                  \
-                                           const RoiAlignShape&, void*, const PyramidData<T*>&, \
+#define DETECTRON2_INSTANTIATE(T)                                                                 \
+  template void roi_align_forward_cuda<T>(const PyramidData<const T*>&,                           \
+                                          const LeveledRois<Accumulator<T>>&,                     \
+                                          const RoiAlignShape&, T*, void*);                       \
+  template void roi_align_pool_channels_last_cuda<T>(const PyramidData<const T*>&,                \
+                                                     const LeveledRois<Accumulator<T>>&,          \
+                                                     const RoiAlignShape&, T*, void*);            \
+  template void roi_align_channels_last_cuda<T>(const T*, int64_t, int64_t, int64_t, int64_t, T*, \
+                                                void*);                                           \
+  template int64_t roi_align_backward_workspace<T>(int64_t);                                      \
+  template void roi_align_backward_cuda<T>(const T*, int64_t, const LeveledRois<Accumulator<T>>&, \
+                                           const RoiAlignShape&, void*, const PyramidData<T*>&,   \
                                            void*);
 DETECTRON2_INSTANTIATE(float)
 DETECTRON2_INSTANTIATE(double)

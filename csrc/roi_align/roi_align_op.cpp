@@ -22,10 +22,9 @@ void check_rois(const char* op, const LeveledRois<T>& rois, const RoiAlignShape&
     DETECTRON2_CHECK(!finite || (row[0] >= 0 && row[0] < static_cast<T>(shape.batch_size)), op,
                      ": rois[", k, "] has the batch index ", row[0], ", but the batch has ",
                      shape.batch_size, " image(s)");
-    DETECTRON2_CHECK(rois.levels == nullptr ||
-                         (rois.levels[k] >= 0 && rois.levels[k] < shape.num_levels),
-                     op, ": levels[", k, "] is ", rois.levels[k], ", but there are ",
-                     shape.num_levels, " level(s)");
+    DETECTRON2_CHECK(
+        rois.levels == nullptr || (rois.levels[k] >= 0 && rois.levels[k] < shape.num_levels), op,
+        ": levels[", k, "] is ", rois.levels[k], ", but there are ", shape.num_levels, " level(s)");
   }
 }
 
@@ -33,9 +32,8 @@ Tensor roi_align_forward(const std::vector<Tensor>& features, const Tensor& rois
                          const std::optional<Tensor>& levels,
                          const std::vector<double>& spatial_scales, int64_t pooled_height,
                          int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
-  RoiAlignShape shape = check_roi_align_forward(features, rois, levels, spatial_scales,
-                                                pooled_height, pooled_width, sampling_ratio,
-                                                aligned);
+  RoiAlignShape shape = check_roi_align_forward(
+      features, rois, levels, spatial_scales, pooled_height, pooled_width, sampling_ratio, aligned);
   const ScalarType dtype = compute_dtype(features[0].scalar_type());
   std::vector<Tensor> cast;
   for (int i = 0; i < shape.num_levels; ++i) {

@@ -35,11 +35,11 @@ Tensor with_channels_last(const Tensor& tensor) {
   const int64_t width = tensor.size(3);
   const int64_t stride = whole_vectors<T>(channels);
   const Tensor planes = contiguous_as(tensor, tensor.scalar_type());
-  const Tensor copy = empty_strided<4>(tensor, {tensor.size(0), height, width, stride},
-                                       {height * width * stride, width * stride, stride, 1},
-                                       tensor.scalar_type());
-  roi_align_channels_last_cuda(data_of<T>(planes), tensor.size(0), channels, height * width,
-                               stride, mutable_data_of<T>(copy), current_cuda_stream(tensor));
+  const Tensor copy =
+      empty_strided<4>(tensor, {tensor.size(0), height, width, stride},
+                       {height * width * stride, width * stride, stride, 1}, tensor.scalar_type());
+  roi_align_channels_last_cuda(data_of<T>(planes), tensor.size(0), channels, height * width, stride,
+                               mutable_data_of<T>(copy), current_cuda_stream(tensor));
   return copy;
 }
 
@@ -51,9 +51,8 @@ void pool(const std::vector<Tensor>& features, const RoiTensors& rois, RoiAlignS
   for (const Tensor& level : features) {
     as_they_are = as_they_are && has_channels_last<T>(level);
   }
-  const bool channels_last = as_they_are
-                                 ? roi_align_can_pool_channels_last(shape)
-                                 : roi_align_prefers_channels_last(shape, sizeof(T));
+  const bool channels_last = as_they_are ? roi_align_can_pool_channels_last(shape)
+                                         : roi_align_prefers_channels_last(shape, sizeof(T));
   PyramidData<const T*> data = {};
   std::vector<Tensor> copies;
   for (int i = 0; i < shape.num_levels; ++i) {
@@ -77,17 +76,15 @@ Tensor roi_align_forward(const std::vector<Tensor>& features, const Tensor& rois
                          const std::optional<Tensor>& levels,
                          const std::vector<double>& spatial_scales, int64_t pooled_height,
                          int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
-  RoiAlignShape shape = check_roi_align_forward(features, rois, levels, spatial_scales,
-                                                pooled_height, pooled_width, sampling_ratio,
-                                                aligned);
+  RoiAlignShape shape = check_roi_align_forward(
+      features, rois, levels, spatial_scales, pooled_height, pooled_width, sampling_ratio, aligned);
   const ScalarType dtype = features[0].scalar_type();
   const Tensor pooled = new_pooled(features[0], shape, dtype);
   if (pooled.numel() > 0) {
     const DeviceGuard guard(pooled.get_device_index());
     const RoiTensors roi_tensors(rois, levels, compute_dtype(dtype));
-    dispatch_storage_dtype(dtype, [&](auto zero) {
-      pool<decltype(zero)>(features, roi_tensors, shape, pooled);
-    });
+    dispatch_storage_dtype(
+        dtype, [&](auto zero) { pool<decltype(zero)>(features, roi_tensors, shape, pooled); });
   }
   return pooled;
 }
@@ -101,9 +98,8 @@ void spread(const Tensor& grad, const RoiTensors& rois, const RoiAlignShape& sha
                         grad.stride(0) == grad.size(2) * grad.stride(2);
   const Tensor grad_pooled = as_it_is ? grad : with_channels_last<T>(grad);
   const int64_t bin_stride = as_it_is ? grad.stride(3) : whole_vectors<T>(shape.channels);
-  const Tensor workspace =
-      empty_strided<1>(grad, {roi_align_backward_workspace<T>(shape.num_rois)}, {1},
-                       ScalarType::Byte);
+  const Tensor workspace = empty_strided<1>(grad, {roi_align_backward_workspace<T>(shape.num_rois)},
+                                            {1}, ScalarType::Byte);
   PyramidData<T*> data = {};
   for (int i = 0; i < shape.num_levels; ++i) {
     data.levels[i] = mutable_data_of<T>(gradients[i]);
@@ -138,9 +134,8 @@ std::vector<Tensor> roi_align_backward(const Tensor& grad, const Tensor& rois,
                    " image(s) of ", shape.channels, " channels and ", heights[0], " x ", widths[0],
                    " pixels");
   const RoiTensors roi_tensors(rois, levels, compute_dtype(dtype));
-  dispatch_storage_dtype(dtype, [&](auto zero) {
-    spread<decltype(zero)>(grad, roi_tensors, shape, gradients);
-  });
+  dispatch_storage_dtype(
+      dtype, [&](auto zero) { spread<decltype(zero)>(grad, roi_tensors, shape, gradients); });
   return gradients;
 }
 

@@ -91,9 +91,9 @@ DETECTRON2_HOST_DEVICE AlignedRoi<R> load_aligned_roi(const LeveledRois<R>& rois
   roi.x = roi_axis(row[1], row[3], scale, shape.pooled_width, shape);
   roi.y = roi_axis(row[2], row[4], scale, shape.pooled_height, shape);
   // An infinite value or NaN times 0, or less itself, is NaN.
-  const bool finite = (row[1] * 0 + row[2] * 0 + row[3] * 0 + row[4] * 0) + (roi.x.start - roi.x.start) +
-                          (roi.x.bin - roi.x.bin) + (roi.y.start - roi.y.start) +
-                          (roi.y.bin - roi.y.bin) ==
+  const bool finite = (row[1] * 0 + row[2] * 0 + row[3] * 0 + row[4] * 0) +
+                          (roi.x.start - roi.x.start) + (roi.x.bin - roi.x.bin) +
+                          (roi.y.start - roi.y.start) + (roi.y.bin - roi.y.bin) ==
                       0;
   if (finite && roi.x.samples > 0 && roi.y.samples > 0) {
     roi.image = static_cast<int64_t>(row[0]);

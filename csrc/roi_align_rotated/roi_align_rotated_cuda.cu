@@ -162,9 +162,8 @@ void roi_align_rotated_channels_last_cuda(const T* features, RoiRows rois,
                                           T* channels_last, void* stream) {
   using namespace roi_align_rotated_detail;
   bring_channels_side_by_side(features, shape.batch_size, shape.channels,
-                              shape.height * shape.width, pixel_stride,
-                              SampledSquares{rois, shape}, channels_last,
-                              static_cast<cudaStream_t>(stream));
+                              shape.height * shape.width, pixel_stride, SampledSquares{rois, shape},
+                              channels_last, static_cast<cudaStream_t>(stream));
   check_launch("roi_align_rotated channels_last_kernel");
 }
 
