@@ -43,10 +43,9 @@ def _area(polygon: list[int]) -> int:
 
 
 def _rotated_box(shape: DrawnShape) -> list[float]:
-    """Centre, width, height and angle, the latter the one next to 0 that looks the same."""
+    """Centre, width, height and angle, of the two that give this box the one nearer to 0."""
     at = shape.placement
-    period = SHAPE_CLASSES[shape.name].period
-    angle = (at.angle + period / 2) % period - period / 2
+    angle = (at.angle + 90) % 180 - 90
     return [round(v, 3) for v in (at.center_x, at.center_y, at.width, at.height, angle)]
 
 

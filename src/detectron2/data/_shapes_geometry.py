@@ -17,7 +17,7 @@ class ShapeClass:
     Attributes:
         vertices: ``(V, 2)``, (x, y), y downwards; they reach from -0.5 to 0.5 in both.
         aspect_ratios: the least and the greatest width / height.
-        period: degrees after which a turned box of this shape looks the same.
+        period: degrees after which a turned shape looks the same.
         keypoints: ``(K, 2)``, or None where an axis cannot be told from another one.
     """
 
@@ -78,7 +78,7 @@ SHAPE_CLASSES: dict[str, ShapeClass] = {
     "triangle": ShapeClass(
         np.array([[0.0, -0.5], [0.5, 0.5], [-0.5, 0.5]]),
         (0.55, 0.85),
-        180,
+        360,
         np.array([[0.0, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.0, 0.5]]),
     ),
     "arrow": ShapeClass(
@@ -94,7 +94,7 @@ SHAPE_CLASSES: dict[str, ShapeClass] = {
             ]
         ),
         (0.55, 0.9),
-        180,
+        360,
         np.array([[0.0, -0.5], [-0.5, 0.0], [0.5, 0.0], [0.0, 0.5]]),
     ),
     "star": ShapeClass(

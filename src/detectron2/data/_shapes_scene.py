@@ -174,7 +174,7 @@ def _random_placement(rng: np.random.RandomState, name: str, height: int, width:
     longer = low * min(height, width) * (high / low) ** rng.random_sample()
     least, greatest = shape_class.aspect_ratios
     aspect = least + (greatest - least) * rng.random_sample()
-    angle = rng.random_sample() * 360 - 180
+    angle = (rng.random_sample() - 0.5) * shape_class.period
     # At most a part of the shape is beyond the border.
     margin = longer / 4
     return Placement(
