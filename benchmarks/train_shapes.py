@@ -156,7 +156,7 @@ _COMMON = (
 
 
 def make_config(name: str, args: argparse.Namespace) -> CfgNode:
-    """The configuration of a run; its additional key ``RECIPE`` is the model's name."""
+    """The configuration of a run, with the additional keys ``RECIPE`` and ``OPTIMIZER``."""
     recipe = MODELS[name]
     cfg = get_cfg() if _is_lazy(recipe) else model_zoo.get_config(recipe.config)
     iterations = args.iterations or recipe.iterations
@@ -176,7 +176,7 @@ def make_config(name: str, args: argparse.Namespace) -> CfgNode:
             *("DATASETS.TEST", ("shapes_val" + recipe.dataset,)),
             *("DATALOADER.NUM_WORKERS", args.workers),
             *("SOLVER.IMS_PER_BATCH", args.batch),
-            *("SOLVER.BASE_LR", recipe.learning_rate * args.batch / _BATCH),
+            *("SOLVER.BASE_LR", args.learning_rate or recipe.learning_rate * args.batch / _BATCH),
             *("SOLVER.MAX_ITER", iterations),
             *("SOLVER.WARMUP_ITERS", min(200, iterations // 4)),
             *("SOLVER.AMP.ENABLED", args.amp != "off"),
@@ -189,7 +189,7 @@ def make_config(name: str, args: argparse.Namespace) -> CfgNode:
     )
     if args.amp != "off":
         cfg.merge_from_list(["SOLVER.AMP.DTYPE", args.amp])
-    cfg.RECIPE = name
+    cfg.RECIPE, cfg.OPTIMIZER = name, args.optimizer or recipe.optimizer
     return cfg
 
 
@@ -241,7 +241,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        if MODELS[cfg.RECIPE].optimizer == "SGD":
+        if cfg.OPTIMIZER == "SGD":
             return super().build_optimizer(cfg, model)
         groups = get_default_optimizer_params(model, weight_decay_norm=0.0, weight_decay=0.05)
         return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
@@ -331,6 +331,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, help="side of the images; of 32 n pixels")
     parser.add_argument("--batch", type=int, default=_BATCH)
     parser.add_argument("--iterations", type=int, help="default: what the model needs")
+    parser.add_argument("--optimizer", choices=("SGD", "AdamW"), help="default: the model's")
+    parser.add_argument("--learning-rate", type=float, help="default: the model's, by batch size")
     parser.add_argument("--eval-period", type=int, default=500)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--num-gpus", type=int, default=1)

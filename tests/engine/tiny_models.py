@@ -1,20 +1,21 @@
 """Small models, and trainings of them on drawn shapes that take a CPU seconds."""
 
 import json
-import math
 from pathlib import Path
 
 import torch
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data.shapes import SHAPE_CLASSES, register_shapes
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BasicBlock
-from detectron2.utils.events import JSONWriter
+from detectron2.utils import comm
 
 WIDTHS = (16, 24, 32, 48)
 FEATURES = ("res2", "res3", "res4", "res5")
@@ -48,9 +49,7 @@ if "build_tiny_fpn_backbone" not in BACKBONE_REGISTRY:
         return FPN(resnet, FEATURES, 32, norm=group_norm, top_block=LastLevelMaxPool())
 
 
-def tiny_config(
-    train: str, test: str, output: str, *, size: int, num_classes: int, iterations: int
-) -> CfgNode:
+def tiny_config(train: str, test: str, *, size: int) -> CfgNode:
     """A Mask R-CNN of 32 channels for square images."""
     cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
     cfg.merge_from_list(
@@ -66,7 +65,7 @@ def tiny_config(
             *("MODEL.RPN.PRE_NMS_TOPK_TEST", 100),
             *("MODEL.RPN.POST_NMS_TOPK_TRAIN", 100),
             *("MODEL.RPN.POST_NMS_TOPK_TEST", 50),
-            *("MODEL.ROI_HEADS.NUM_CLASSES", num_classes),
+            *("MODEL.ROI_HEADS.NUM_CLASSES", len(SHAPE_CLASSES)),
             *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 32),
             *("MODEL.ROI_BOX_HEAD.FC_DIM", 128),
             *("MODEL.ROI_BOX_HEAD.NUM_FC", 1),
@@ -80,11 +79,9 @@ def tiny_config(
             *("DATALOADER.NUM_WORKERS", 0),
             *("SOLVER.IMS_PER_BATCH", 4),
             *("SOLVER.BASE_LR", 2e-3),
-            *("SOLVER.MAX_ITER", iterations),
             *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
             *("SOLVER.WARMUP_ITERS", 10),
             *("SOLVER.CHECKPOINT_PERIOD", 10**6),
-            *("OUTPUT_DIR", output),
             *("SEED", 1),
         ]
     )
@@ -103,14 +100,31 @@ class TinyTrainer(DefaultTrainer):
         return COCOEvaluator(dataset_name)
 
     def build_writers(self):
-        folder = Path(self.cfg.OUTPUT_DIR)
-        folder.mkdir(parents=True, exist_ok=True)
-        return [JSONWriter(str(folder / "metrics.json"))]
+        return []
+
+    def losses(self) -> dict[str, list[float]]:
+        """The losses of all iterations, by name; in rank 0."""
+        histories = self.storage.histories().items()
+        return {
+            name: [value for value, _ in history.values()]
+            for name, history in histories
+            if "loss" in name
+        }
 
 
-def losses_over_time(output: str) -> list[dict[str, float]]:
-    """Rows of ``metrics.json`` that have losses, by iteration."""
-    rows = map(json.loads, Path(output, "metrics.json").read_text().splitlines())
-    rows = [row for row in rows if "total_loss" in row]
-    assert all(math.isfinite(value) for row in rows for value in row.values())
-    return rows
+def train_and_write_losses(folder: str, result: str, runs: dict[str, list]) -> None:
+    """What each of several processes runs: trainings with these overrides of the configuration,
+    whose losses are written to ``result``."""
+    torch.set_num_threads(1)
+    if "tests_shapes_train" not in DatasetCatalog:
+        register_shapes("tests_shapes_train", folder)
+    losses = {}
+    for name, overrides in runs.items():
+        cfg = tiny_config("tests_shapes_train", "tests_shapes_train", size=96)
+        cfg.merge_from_list(["DATASETS.TEST", (), *overrides])
+        torch.manual_seed(0)  # of the weights
+        trainer = TinyTrainer(cfg)
+        trainer.train()
+        losses[name] = trainer.losses()
+    if comm.is_main_process():
+        Path(result).write_text(json.dumps(losses))

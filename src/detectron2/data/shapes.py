@@ -103,9 +103,10 @@ def write_shapes(
         _write_image, folder=folder, size=size, seed=seed, classes=classes, max_shapes=max_shapes
     )
     if num_workers:
-        # Processes that fork would inherit locks of threads that they do not have.
-        spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
+        # Forked from a process that has no threads and has imported this module once.
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(["detectron2.data.shapes"])
+        with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=server) as pool:
             written = list(pool.map(write, range(num_images), chunksize=_CHUNK))
     else:
         written = [write(index) for index in range(num_images)]
