@@ -17,6 +17,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import tempfile
 import time
@@ -120,6 +121,8 @@ MODELS = {
         {"bbox/AP": 25, "segm/AP": 20},
         learning_rate=2e-4,
         optimizer="AdamW",
+        # What the mapper gives.
+        overrides=("MODEL.MASK_ON", True),
     ),
     "rotated_faster_rcnn_R_50_FPN": Recipe(
         "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml",
@@ -161,15 +164,13 @@ def make_config(name: str, args: argparse.Namespace) -> CfgNode:
     cfg = get_cfg() if _is_lazy(recipe) else model_zoo.get_config(recipe.config)
     iterations = args.iterations or recipe.iterations
     norm = "SyncBN" if args.num_gpus > 1 else "BN"
-    # Shapes are half as large as objects of COCO in images of 800 pixels.
-    sizes = [[size * args.size / 512 for size in of_level] for of_level in _anchor_sizes(cfg)]
     cfg.merge_from_list(
         [
             *_COMMON,
             *("MODEL.DEVICE", args.device),
             *("MODEL.RESNETS.NORM", norm),
             *("MODEL.FPN.NORM", norm),
-            *("MODEL.ANCHOR_GENERATOR.SIZES", sizes),
+            *("MODEL.ANCHOR_GENERATOR.SIZES", _scaled(cfg.MODEL.ANCHOR_GENERATOR.SIZES, args.size)),
             *("INPUT.MIN_SIZE_TRAIN", (args.size,)),
             *("INPUT.MIN_SIZE_TEST", args.size),
             *("DATASETS.TRAIN", ("shapes_train" + recipe.dataset,)),
@@ -193,8 +194,9 @@ def make_config(name: str, args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _anchor_sizes(cfg: CfgNode) -> list[list[float]]:
-    return cfg.MODEL.ANCHOR_GENERATOR.SIZES
+def _scaled(anchor_sizes: list[list[float]], side: int) -> list[list[float]]:
+    """From 16 to 256 pixels, rather than from 32 to 512, in images of 256 pixels."""
+    return [[size * side / 512 for size in sizes] for sizes in anchor_sizes]
 
 
 def _is_lazy(recipe: Recipe) -> bool:
@@ -205,14 +207,15 @@ def lazy_model(cfg: CfgNode) -> torch.nn.Module:
     """A model of a ``.py`` file, changed as ``cfg`` says."""
     model = model_zoo.get_config(MODELS[cfg.RECIPE].config).model
     model.pixel_mean, model.pixel_std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
-    model.input_format = cfg.INPUT.FORMAT
+    if "input_format" in model:
+        model.input_format = cfg.INPUT.FORMAT
     norm, side = cfg.MODEL.RESNETS.NORM, cfg.INPUT.MIN_SIZE_TEST
     if "roi_heads" in model:
         model.roi_heads.num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         model.roi_heads.batch_size_per_image = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
         rpn = model.proposal_generator
         rpn.batch_size_per_image = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
-        rpn.anchor_generator.sizes = cfg.MODEL.ANCHOR_GENERATOR.SIZES
+        rpn.anchor_generator.sizes = _scaled(rpn.anchor_generator.sizes, side)
         rpn.post_nms_topk = (
             cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN,
             cfg.MODEL.RPN.POST_NMS_TOPK_TEST,
@@ -276,7 +279,9 @@ class Trainer(DefaultTrainer):
             }
             for key in MODELS[cfg.RECIPE].targets:
                 task, metric = key.split("/")
-                point[key] = round(results.get(task, {}).get(metric, float("nan")), 2)
+                value = results.get(task, {}).get(metric, math.nan)
+                # NaN: no detection at all.
+                point[key] = 0.0 if math.isnan(value) else round(value, 2)
             cls.curve.append(point)
             print(cfg.RECIPE, *(f"{key} {value}" for key, value in point.items()), flush=True)
         return results

@@ -75,6 +75,15 @@ PUBLIC_NAMES = {
         "synchronize",
     ],
     "detectron2.evaluation.testing": ["flatten_results_dict", "print_csv_format", "verify_results"],
+    "detectron2.data.shapes": [
+        "KEYPOINT_FLIP_MAP",
+        "KEYPOINT_NAMES",
+        "SHAPE_CLASSES",
+        "STUFF_CLASSES",
+        "load_rotated_shapes",
+        "register_shapes",
+        "write_shapes",
+    ],
     "detectron2.data.transforms": [
         "AugInput",
         "Augmentation",

@@ -25,28 +25,25 @@ def group_norm(channels: int) -> torch.nn.GroupNorm:
     return torch.nn.GroupNorm(4, channels)
 
 
-# Processes that are spawned import this module, more than once where a test does, too.
-if "build_tiny_fpn_backbone" not in BACKBONE_REGISTRY:
-
-    @BACKBONE_REGISTRY.register()
-    def build_tiny_fpn_backbone(cfg, input_shape):
-        """A pyramid of five levels on a ResNet with a block a stage."""
-        stem = BasicStem(input_shape.channels, WIDTHS[0], norm=group_norm)
-        stages, width = [], WIDTHS[0]
-        for index, out_width in enumerate(WIDTHS):
-            stages.append(
-                ResNet.make_stage(
-                    BasicBlock,
-                    1,
-                    in_channels=width,
-                    out_channels=out_width,
-                    stride=1 if index == 0 else 2,
-                    norm=group_norm,
-                )
+@BACKBONE_REGISTRY.register()
+def build_tiny_fpn_backbone(cfg, input_shape):
+    """A pyramid of five levels on a ResNet with a block a stage."""
+    stem = BasicStem(input_shape.channels, WIDTHS[0], norm=group_norm)
+    stages, width = [], WIDTHS[0]
+    for index, out_width in enumerate(WIDTHS):
+        stages.append(
+            ResNet.make_stage(
+                BasicBlock,
+                1,
+                in_channels=width,
+                out_channels=out_width,
+                stride=1 if index == 0 else 2,
+                norm=group_norm,
             )
-            width = out_width
-        resnet = ResNet(stem, stages, out_features=FEATURES)
-        return FPN(resnet, FEATURES, 32, norm=group_norm, top_block=LastLevelMaxPool())
+        )
+        width = out_width
+    resnet = ResNet(stem, stages, out_features=FEATURES)
+    return FPN(resnet, FEATURES, 32, norm=group_norm, top_block=LastLevelMaxPool())
 
 
 def tiny_config(train: str, test: str, *, size: int) -> CfgNode:
