@@ -1,7 +1,7 @@
 """Points: where they lie, what is uncertain there, and features and labels sampled there.
 
-Coordinates are (x, y). Relative ones are in [0, 1] × [0, 1], of a box or of an image, whose corners
-are those of the corner pixels.
+Coordinates are (x, y). Relative ones are in [0, 1], from the left or top edge of a box, or of an
+image, to its right or bottom one.
 """
 
 from collections.abc import Callable
@@ -236,8 +236,10 @@ def sample_point_labels(instances: list[Instances], point_coords: torch.Tensor) 
 
 
 def _sample_bitmaps(masks: torch.Tensor, coords: torch.Tensor) -> torch.Tensor:
-    """Of bool masks ``(R, H, W)`` the values at ``(R, P, 2)``. ``grid_sample`` would have to convert
-    the whole masks."""
+    """Of bool masks ``(R, H, W)`` the values at ``(R, P, 2)``.
+
+    ``grid_sample`` would take the whole masks in float32.
+    """
     height, width = masks.shape[-2:]
     flat = masks.flatten(1)
     # A pixel's value is that of its centre.

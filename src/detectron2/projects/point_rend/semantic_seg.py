@@ -88,9 +88,8 @@ class PointRendSemSegHead(nn.Module):
 
         Returns:
             In training None and the losses ``loss_sem_seg``, of the coarse prediction, and
-            ``loss_sem_seg_point``; otherwise logits ``(N, K, 2**S * h, 2**S * w)`` and no losses,
-            for coarse ones of h × w and S = SUBDIVISION_STEPS. They have the size of the input if
-            the stride of the coarse ones is ``2**S``.
+            ``loss_sem_seg_point``; otherwise logits, which are ``2**SUBDIVISION_STEPS`` times
+            as large as the coarse ones: as the input, if that is their stride. And no losses.
         """
         coarse_logits = self.coarse_sem_seg_head.layers(features)
         if not self.training:
