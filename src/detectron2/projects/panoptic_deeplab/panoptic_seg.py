@@ -439,5 +439,5 @@ def _weighted_mean(errors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Over the pixels of ``(N, C, H, W)``, with weights ``(N, 1, H, W)``; a sum over channels."""
     if weights.dim() != 4 or weights.size(1) != 1:
         raise ValueError(f"weights must have the shape (N, 1, H, W), got {list(weights.shape)}")
-    # Without weights the numerator is 0, and no device is waited for.
-    return (errors * weights).sum() / weights.sum().clamp(min=torch.finfo(errors.dtype).tiny)
+    total = weights.sum()
+    return (errors * weights).sum() / torch.where(total > 0, total, 1)
