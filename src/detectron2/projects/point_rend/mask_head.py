@@ -236,7 +236,7 @@ class PointRendMaskHead(nn.Module):
         grid = generate_regular_grid_point_coords(count, side, features[0].device)
         scales = [self._feature_scales[name] for name in self.roi_pooler_in_features]
         sampled, _ = point_sample_fine_grained_features(features, scales, boxes, grid)
-        return sampled.reshape(count, -1, side, side)
+        return sampled.unflatten(2, (side, side))
 
     @torch.no_grad()
     def _sample_train_points(
@@ -310,7 +310,7 @@ class PointRendMaskHead(nn.Module):
 
         side = self.mask_point_subdivision_init_resolution
         grid = generate_regular_grid_point_coords(len(classes), side, classes.device)
-        masks = logits_at(grid).reshape(-1, 1, side, side)
+        masks = logits_at(grid).unflatten(2, (side, side))
         if len(classes) > 0:
             for _ in range(self.mask_point_subdivision_steps):
                 masks = F.interpolate(masks, scale_factor=2, mode="bilinear", align_corners=False)

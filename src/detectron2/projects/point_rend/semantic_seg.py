@@ -134,7 +134,8 @@ class PointRendSemSegHead(nn.Module):
                 calculate_uncertainty(logits), self.subdivision_num_points
             )
             refined = self._point_logits(features, coarse_logits, point_coords).to(logits.dtype)
-            logits.flatten(2).scatter_(2, index[:, None].expand_as(refined), refined)
+            pixels = logits.view(*logits.shape[:2], -1)
+            pixels.scatter_(2, index[:, None].expand_as(refined), refined)
         return logits
 
 
