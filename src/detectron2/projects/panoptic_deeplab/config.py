@@ -10,18 +10,24 @@ def add_panoptic_deeplab_config(cfg: CfgNode) -> None:
     """Add Panoptic-DeepLab's keys and those of DeepLab, with their defaults, in place."""
     add_deeplab_config(cfg)
 
-    # Targets; see PanopticDeepLabTargetGenerator.
-    cfg.INPUT.GAUSSIAN_SIGMA = 10
-    cfg.INPUT.IGNORE_STUFF_IN_OFFSET = True
-    cfg.INPUT.SMALL_INSTANCE_AREA = 4096
-    cfg.INPUT.SMALL_INSTANCE_WEIGHT = 3
-    cfg.INPUT.IGNORE_CROWD_IN_SEMANTIC = False
-
-    cfg.SOLVER.OPTIMIZER = "ADAM"
-
-    cfg.MODEL.SEM_SEG_HEAD.HEAD_CHANNELS = 256
-    # Fraction of the pixels, those of the largest losses, that "hard_pixel_mining" averages over.
-    cfg.MODEL.SEM_SEG_HEAD.LOSS_TOP_K = 0.2
+    targets = {
+        "GAUSSIAN_SIGMA": 10,
+        "IGNORE_CROWD_IN_SEMANTIC": False,
+        "IGNORE_STUFF_IN_OFFSET": True,
+        "SMALL_INSTANCE_AREA": 4096,
+        "SMALL_INSTANCE_WEIGHT": 3,
+    }
+    semantic = {
+        "HEAD_CHANNELS": 256,
+        # Fraction of the pixels, of the largest losses, that "hard_pixel_mining" averages over.
+        "LOSS_TOP_K": 0.2,
+    }
+    for node, values in (
+        (cfg.INPUT, targets),
+        (cfg.MODEL.SEM_SEG_HEAD, semantic),
+        (cfg.SOLVER, {"OPTIMIZER": "ADAM"}),
+    ):
+        node.update(values)
 
     cfg.MODEL.INS_EMBED_HEAD = CfgNode(
         {

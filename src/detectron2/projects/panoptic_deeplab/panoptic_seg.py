@@ -55,8 +55,9 @@ class PanopticDeepLab(nn.Module):
         super().__init__()
         options = cfg.MODEL.PANOPTIC_DEEPLAB
         self.backbone = build_backbone(cfg)
-        self.sem_seg_head = build_sem_seg_head(cfg, self.backbone.output_shape())
-        self.ins_embed_head = build_ins_embed_branch(cfg, self.backbone.output_shape())
+        shapes = self.backbone.output_shape()
+        self.sem_seg_head = build_sem_seg_head(cfg, shapes)
+        self.ins_embed_head = build_ins_embed_branch(cfg, shapes)
         for name in ("pixel_mean", "pixel_std"):
             values = torch.tensor(cfg.MODEL[name.upper()], dtype=torch.float32)
             self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
