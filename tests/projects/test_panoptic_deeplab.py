@@ -259,6 +259,21 @@ def test_weights_of_the_semantic_loss(loss):
     torch.testing.assert_close(first, expected)
 
 
+def test_offsets_under_autocast():
+    model = build_model(small_config()).eval()
+    head = model.ins_embed_head
+    head.layers = lambda features: (torch.zeros(1, 1, 2, 2), torch.full((1, 2, 2, 2), 50.125))
+    _, offset, _, _ = head({})
+    assert (offset == 4 * 50.125).all()
+    half = torch.full((1, 2, 2, 2), 50.0, dtype=torch.bfloat16)
+    half[0, 0, :, 1] = 60
+    head.layers = lambda features: (torch.zeros(1, 1, 2, 2), half)
+    _, offset, _, _ = head({})
+    assert offset.dtype == torch.float32
+    expected = [200, 205, 215, 225, 235, 240, 240]
+    assert offset[0, 0, 4, 1:].tolist() == expected
+
+
 def as_predicted(model, sem_seg, center, offset):
     """Make the model predict these maps of the input's size."""
     model.sem_seg_head.forward = lambda features: (sem_seg, {})

@@ -104,6 +104,14 @@ def test_implicit_head(features, positions, width):
         torch.testing.assert_close(logits[r, :, p], expected, rtol=1e-3, atol=1e-3)
 
 
+def test_positions_are_encoded_in_float32():
+    head = make_head(4, NAME="ImplicitPointHead", IMAGE_FEATURE_ENABLED=False)
+    coords = torch.rand(2, 5, 2)
+    encoded = head._encoded(coords)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head._encoded(coords), encoded)
+
+
 def test_implicit_head_without_instances():
     head = make_head(4, NAME="ImplicitPointHead")
     empty = torch.zeros(0, head.num_params, requires_grad=True)

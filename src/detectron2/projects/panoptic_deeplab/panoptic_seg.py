@@ -394,7 +394,8 @@ class PanopticDeepLabInsEmbedHead(DeepLabV3PlusHead):
         center, offset = self.layers(features)
         if not self.training:
             stride = self.common_stride
-            return upsampled(center, stride), upsampled(offset, stride) * stride, {}, {}
+            # In float32: half precision cannot tell pixels apart.
+            return upsampled(center, stride), upsampled(offset.float(), stride) * stride, {}, {}
         return (
             None,
             None,

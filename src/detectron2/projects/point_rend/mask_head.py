@@ -245,7 +245,7 @@ class PointRendMaskHead(nn.Module):
         """Points ``(R, P, 2)`` relative to the boxes, and their labels ``(R, P)``."""
         classes = cat([x.gt_classes for x in instances])
         # Not a map of every class, of which one would be looked at.
-        of_classes = logits_of_classes(coarse_mask, classes.clamp(min=0))
+        of_classes = logits_of_classes(coarse_mask, classes)
         point_coords = get_uncertain_point_coords_with_randomness(
             of_classes,
             lambda logits: calculate_uncertainty(logits, classes),

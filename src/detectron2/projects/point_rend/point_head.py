@@ -201,7 +201,9 @@ class ImplicitPointHead(nn.Module):
     def _encoded(self, point_coords: torch.Tensor) -> torch.Tensor:
         """``(R, 256, P)``."""
         matrix = self.positional_encoding_gaussian_matrix
-        angles = (2 * math.pi) * ((2 * point_coords.to(matrix.dtype) - 1) @ matrix)
+        x, y = (2 * point_coords.to(matrix.dtype) - 1).split(1, dim=2)
+        # Not a product of matrices, which autocast would compute in half precision.
+        angles = (2 * math.pi) * (x * matrix[0] + y * matrix[1])
         return torch.cat([angles.sin(), angles.cos()], dim=2).transpose(1, 2)
 
     @staticmethod
