@@ -273,6 +273,20 @@ def test_losses_of_the_mask_head(values, counts):
     assert all(p.grad is not None for p in head.parameters())
 
 
+@pytest.mark.parametrize("values", [MASK, IMPLICIT], ids=["standard", "implicit"])
+def test_mask_head_under_autocast(values):
+    head, maps = mask_head(values), features(2)
+    maps = {name: x.to(torch.bfloat16) for name, x in maps.items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with EventStorage():
+            losses = head.train()(maps, proposals([3, 2]))
+        outputs = head.eval()(maps, detections([2, 1]))
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+    assert [len(x.pred_masks) for x in outputs] == [2, 1]
+
+
 def test_losses_with_the_coarse_head_alone():
     head = mask_head(MODEL__ROI_MASK_HEAD__POINT_HEAD_ON=False)
     assert not hasattr(head, "point_head")
@@ -541,6 +555,16 @@ def test_semantic_model():
     with torch.no_grad():
         (output,) = model([{"image": torch.rand(3, 64, 96), "height": 30, "width": 50}])
     assert output["sem_seg"].shape == (4, 30, 50)
+
+
+def test_semantic_head_under_autocast():
+    head = build_sem_seg_head(semantic_config(TWO_FEATURES), SHAPES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, losses = head.train()(features(2), torch.randint(0, 4, (2, 64, 80)))
+        logits, _ = head.eval()(features(2))
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert logits.shape == (2, 4, 64, 80)
 
 
 def test_semantic_classes_must_agree():
