@@ -1,8 +1,8 @@
 """What programs start with: arguments, set-up, the default trainer and predictor."""
 
 import argparse
-import importlib.util
 import importlib
+import importlib.util
 import json
 import logging
 import os

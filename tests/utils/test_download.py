@@ -23,7 +23,7 @@ CONTENT = bytes(range(256)) * 10
 class Handler(http.server.BaseHTTPRequestHandler):
     requests = 0
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         type(self).requests += 1
         name = self.path.rsplit("/", 1)[-1]
         if name == "absent.pkl":

@@ -15,8 +15,8 @@ links and ``detectron2://`` paths; importing ``detectron2.checkpoint`` adds ``ca
 
 What is remote is downloaded once, into the folder that the environment variable ``FVCORE_CACHE``
 names, or ``~/.torch/iopath_cache``. Without a network, files can be put there, below the path of
-their URL; the error of a failed download says where. It is an instance of its own, so that handlers registered here
-do not show in other packages.
+their URL; the error of a failed download says where. It is an instance of its own, so that
+handlers registered here do not show in other packages.
 """
 
 
