@@ -8,6 +8,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig, instantiate
 
 from .models import VARIANTS, build, parts
 
@@ -35,3 +39,21 @@ def test_facts_are_about_all_kinds_of_models() -> None:
     configs = {name for name in names if name.endswith((".yaml", ".py"))}
     assert names == configs | projects | set(VARIANTS)
     assert (len(configs), len(projects), len(VARIANTS)) == (118, 29, 20)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "COCO-Detection/fcos_R_50_FPN_1x.py",
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.py",
+        "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.py",
+        "common/models/mask_rcnn_vitdet.py",
+    ],
+)
+def test_saved_configs_build_the_same_models(name: str, tmp_path: Path) -> None:
+    file = str(tmp_path / "config.yaml")
+    LazyConfig.save(model_zoo.get_config(name), file)
+    with torch.device("meta"):
+        model = instantiate(LazyConfig.load(file).model)
+    digests = [part.summary()[0] for part in parts(model)]
+    assert digests == FACTS["models"][name][2].split()
