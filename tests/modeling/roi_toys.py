@@ -77,4 +77,6 @@ def recorded_waits() -> Iterator[list[str]]:
             yield waits
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    waits += [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+    waits += [
+        f"{w.filename}:{w.lineno}" for w in caught if "called a synchronizing" in str(w.message)
+    ]

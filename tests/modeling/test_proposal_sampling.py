@@ -7,9 +7,10 @@ import torch
 
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import ROIHeads, select_foreground_proposals
+from detectron2.modeling.roi_heads._matching import _match_together, match_proposals
 from detectron2.modeling.roi_heads._sampling import sample_proposals
 from detectron2.modeling.roi_heads.roi_heads import select_proposals_with_visible_keypoints
-from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, pairwise_iou
 from detectron2.structures._selected_masks import SelectedBitMasks
 from detectron2.utils.events import EventStorage
 
@@ -41,8 +42,11 @@ def heads(kind: type[ROIHeads] = ROIHeads, **kwargs: object) -> ROIHeads:
 def sample(classes: list[list[int]], count: int, fraction: float) -> list:
     tensors = [torch.tensor(c, dtype=torch.int64) for c in classes]
     boxes = [torch.rand(len(c), 4) for c in classes]
-    matches = [torch.arange(len(c)) * 2 for c in classes]
-    samples = sample_proposals(boxes, tensors, matches, count, fraction, K)
+    # An object for each proposal, in reverse, and one more.
+    gt_classes = [torch.cat([c.flip(0).clamp(0, K - 1), c.new_zeros(1)]) for c in tensors]
+    matches = [torch.arange(len(c)).flip(0) for c in classes]
+    labels = [torch.where(c == K, 0, torch.where(c == -1, -1, 1)) for c in tensors]
+    samples = sample_proposals(boxes, matches, labels, gt_classes, count, fraction, K)
     for s, c, b, m in zip(samples, tensors, boxes, matches, strict=True):
         assert torch.equal(s.classes, c[s.rows])
         assert torch.equal(s.classes_on_host, s.classes)
@@ -87,7 +91,33 @@ def test_all_are_equally_likely() -> None:
         assert counts[row] / 1500 == pytest.approx(2 / 6, abs=0.07)
 
 
+def test_image_without_objects_is_background() -> None:
+    boxes, none = [torch.rand(3, 4), torch.rand(2, 4)], torch.zeros(0, dtype=torch.int64)
+    matches, ignored = [torch.zeros(3).long(), torch.zeros(2).long()], torch.full((3,), -1)
+    labels = [ignored, torch.ones(2).long()]
+    gt_classes = [none, torch.tensor([4])]
+    first, second = sample_proposals(boxes, matches, labels, gt_classes, 10, 1.0, K)
+    assert first.classes.tolist() == [K] * 3
+    assert second.classes.tolist() == [4, 4]
+    first, second = sample_proposals(boxes, matches, labels, [none, none], 10, 1.0, K)
+    assert first.classes.tolist() + second.classes.tolist() == [K] * 5
+
+
 # ------------------------------------------------------------------------------------------ labels
+
+
+@pytest.mark.parametrize("counts", [(4, 0, 2), (0, 0), (1,), (3, 3)])
+def test_matched_together_as_by_image(counts: tuple[int, ...]) -> None:
+    matcher = Matcher([0.3, 0.5], [0, -1, 1])
+    gt = [Boxes(random_boxes(count)) for count in counts]
+    given = [Boxes(random_boxes(20 + i)) for i in range(len(counts))]
+    matches, labels = match_proposals(pairwise_iou, matcher, gt, given)
+    if not any(counts):
+        assert not torch.cat(labels).any()
+        return
+    together, its_labels = _match_together(pairwise_iou, matcher, gt, given)
+    for a, b in zip(matches + labels, together + its_labels, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kind", [ROIHeads, PerImage])

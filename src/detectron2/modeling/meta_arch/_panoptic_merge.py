@@ -91,7 +91,7 @@ def combine_semantic_and_instance_outputs(
 
     areas = _label_areas(torch.where(placed == 0, labels, 0), num_labels)
     is_stuff = (areas >= stuff_area_thresh) & (areas > 0)
-    is_stuff[0] = False
+    is_stuff[:1].zero_()
     ids = torch.cat([are_placed, is_stuff]).cumsum(0) * torch.cat([are_placed, is_stuff])
     # Of no instance, of each instance, of each label.
     ids = torch.cat([ids.new_zeros(1), ids]).to(torch.int32)

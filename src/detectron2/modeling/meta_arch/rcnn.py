@@ -18,6 +18,7 @@ from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess, detector_postprocess_batch
 from detectron2.modeling.proposal_generator.build import build_proposal_generator
 from detectron2.modeling.roi_heads.roi_heads import build_roi_heads
+from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.utils._lazy import lazy_attributes
 from detectron2.utils.events import get_event_storage
@@ -25,6 +26,7 @@ from detectron2.utils.logger import log_first_n
 
 __all__ = [
     "GeneralizedRCNN",
+    "ImageList",
     "ProposalNetwork",
     "build_backbone",
     "detector_postprocess",

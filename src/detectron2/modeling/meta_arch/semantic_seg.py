@@ -13,7 +13,10 @@ from detectron2.config.config import CfgNode, configurable
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
+
+# Code written for upstream imports some of these names from here.
 from detectron2.modeling.backbone.backbone import Backbone
+from detectron2.modeling.backbone.build import build_backbone
 from detectron2.modeling.meta_arch._images import ImageModel
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
@@ -25,6 +28,7 @@ __all__ = [
     "SEM_SEG_HEADS_REGISTRY",
     "SemSegFPNHead",
     "SemanticSegmentor",
+    "build_backbone",
     "build_sem_seg_head",
 ]
 

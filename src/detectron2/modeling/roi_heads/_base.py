@@ -8,10 +8,15 @@ from torch import nn
 from detectron2.config.config import CfgNode, configurable
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
-from detectron2.modeling.roi_heads._sampling import SampledProposals, sample_proposals
+from detectron2.modeling.roi_heads._matching import match_proposals
+from detectron2.modeling.roi_heads._sampling import (
+    SampledProposals,
+    classes_of_matches,
+    sample_proposals,
+)
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures._selected_masks import SelectedBitMasks
-from detectron2.structures.boxes import pairwise_iou
+from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
 from detectron2.structures.masks import BitMasks
@@ -29,27 +34,6 @@ Each is called with ``(cfg, input_shape)``, the latter a dict of :class:`ShapeSp
 def build_roi_heads(cfg: CfgNode, input_shape: dict[str, Any]) -> nn.Module:
     """Make the RoI heads that ``cfg.MODEL.ROI_HEADS.NAME`` names."""
     return ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)(cfg, input_shape)
-
-
-def classes_of_matches(
-    matched_idxs: torch.Tensor,
-    matched_labels: torch.Tensor,
-    gt_classes: torch.Tensor,
-    num_classes: int,
-) -> torch.Tensor:
-    """The class of each proposal: its object's, ``num_classes`` (background), or -1 (ignored).
-
-    Args:
-        matched_idxs: ``(R,)``, the object that each proposal is matched with.
-        matched_labels: ``(R,)``, 1, 0 (background) or -1 (ignored).
-        gt_classes: ``(G,)``, of the objects.
-        num_classes: K.
-    """
-    if gt_classes.numel() == 0:
-        return torch.full_like(matched_idxs, num_classes)
-    classes = gt_classes[matched_idxs].to(torch.int64)
-    classes = torch.where(matched_labels == 0, num_classes, classes)
-    return torch.where(matched_labels == -1, -1, classes)
 
 
 class ROIHeads(nn.Module):
@@ -117,9 +101,9 @@ class ROIHeads(nn.Module):
         sampled = torch.cat([foreground, background])
         return sampled, classes[sampled]
 
-    def _pairwise_iou(self, gt: Instances, proposals: Instances) -> torch.Tensor:
-        """``(G, R)``."""
-        return pairwise_iou(gt.gt_boxes, proposals.proposal_boxes)
+    @staticmethod
+    def _pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+        return pairwise_iou(boxes1, boxes2)
 
     def _attach_targets(
         self, sampled: Instances, targets: Instances, sample: SampledProposals
@@ -184,28 +168,25 @@ class ROIHeads(nn.Module):
     def _sample(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[SampledProposals]:
+        if not proposals:
+            return []
+        matches, labels = match_proposals(
+            self._pairwise_iou,
+            self.proposal_matcher,
+            [t.gt_boxes for t in targets],
+            [p.proposal_boxes for p in proposals],
+        )
         boxes = [p.proposal_boxes.tensor for p in proposals]
-        matches, labels = [], []
-        for proposals_of_image, targets_of_image in zip(proposals, targets, strict=True):
-            qualities = self._pairwise_iou(targets_of_image, proposals_of_image)
-            matches_of_image, labels_of_image = self.proposal_matcher(qualities)
-            matches.append(matches_of_image)
-            labels.append(labels_of_image)
         if type(self)._sample_proposals is not ROIHeads._sample_proposals:
             return [
                 self._sample_by_override(*of_image)
                 for of_image in zip(boxes, matches, labels, targets, strict=True)
             ]
-        if not proposals:
-            return []
-        classes = [
-            classes_of_matches(m, label, t.gt_classes, self.num_classes)
-            for m, label, t in zip(matches, labels, targets, strict=True)
-        ]
         return sample_proposals(
             boxes,
-            classes,
             matches,
+            labels,
+            [t.gt_classes for t in targets],
             self.batch_size_per_image,
             self.positive_fraction,
             self.num_classes,

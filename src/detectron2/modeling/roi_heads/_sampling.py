@@ -26,10 +26,32 @@ class SampledProposals(NamedTuple):
     num_foreground: int
 
 
+def classes_of_matches(
+    matches: torch.Tensor, labels: torch.Tensor, gt_classes: torch.Tensor, bg_label: int
+) -> torch.Tensor:
+    """The class of each proposal: its object's, that of the background, or -1 (ignored).
+
+    Args:
+        matches: int64 ``(R,)``, the object that a proposal is matched with; of background it may
+            be out of range.
+        labels: ``(R,)``, 1, 0 (background) or -1 (ignored).
+        gt_classes: ``(G,)``, of the objects; without any all is background.
+        bg_label: the class of the background.
+
+    Returns:
+        int64 ``(R,)``.
+    """
+    if len(gt_classes) == 0:
+        return torch.full_like(matches, bg_label)
+    classes = gt_classes[matches.clamp(max=len(gt_classes) - 1)].to(torch.int64)
+    return classes.masked_fill(labels == 0, bg_label).masked_fill_(labels == -1, -1)
+
+
 def sample_proposals(
     boxes: list[torch.Tensor],
-    classes: list[torch.Tensor],
     matches: list[torch.Tensor],
+    labels: list[torch.Tensor],
+    gt_classes: list[torch.Tensor],
     num_samples: int,
     positive_fraction: float,
     bg_label: int,
@@ -40,27 +62,36 @@ def sample_proposals(
 
     Args:
         boxes: for each image ``(R_i, box_dim)``.
-        classes: for each image int64 ``(R_i,)``; -1 is ignored.
-        matches: for each image int64 ``(R_i,)``.
+        matches: for each image int64 ``(R_i,)``, the object that a proposal is matched with.
+        labels: for each image ``(R_i,)``, 1, 0 (background) or -1 (ignored). In an image without
+            objects all are background.
+        gt_classes: for each image ``(G_i,)``, of the objects.
         num_samples: proposals to choose of an image, where there are enough.
         positive_fraction: the largest share of foreground among ``num_samples``.
         bg_label: the class of the background.
     """
-    device, num_images = classes[0].device, len(classes)
-    counts = torch.tensor([len(c) for c in classes])
-    starts = to_device(counts.cumsum(0) - counts, device)
-    all_boxes, all_classes = torch.cat(boxes), torch.cat(classes)
-    all_matches = torch.cat(matches)
-    total = len(all_classes)
-    if total == 0:
-        return [_sample(all_boxes, all_classes, all_matches, 0) for _ in classes]
+    device, num_images = boxes[0].device, len(boxes)
+    sizes = torch.tensor([[len(b) for b in boxes], [len(c) for c in gt_classes]])
+    all_boxes, all_matches = torch.cat(boxes), torch.cat(matches)
+    total, longest = len(all_boxes), int(sizes[0].max())
+    # In one transfer: numbers of proposals, and where proposals and objects of an image begin.
+    counts, starts, gt_starts = to_device(
+        torch.stack([sizes[0], *(sizes.cumsum(1) - sizes)]), device
+    ).unbind()
+    images = torch.repeat_interleave(
+        torch.arange(num_images, device=device), counts, output_size=total
+    )
+    labels = [
+        label if len(c) > 0 else torch.zeros_like(label)
+        for label, c in zip(labels, gt_classes, strict=True)
+    ]
+    all_classes = classes_of_matches(
+        all_matches + gt_starts[images], torch.cat(labels), torch.cat(gt_classes), bg_label
+    )
 
     # Sorted by image, within an image foreground, background, ignored, and within these at random.
-    images = torch.repeat_interleave(
-        torch.arange(num_images, device=device), to_device(counts, device), output_size=total
-    )
     is_background = all_classes == bg_label
-    group = torch.where(all_classes == -1, 2, is_background.long())
+    group = is_background.long().masked_fill_(all_classes == -1, 2)
     noise = torch.rand(total, dtype=torch.float64, device=device)
     order = (images * 3 + group + noise).argsort()
     group_sizes = torch.zeros(num_images * 3, dtype=torch.int64, device=device)
@@ -70,11 +101,11 @@ def sample_proposals(
     num_negative = torch.minimum(num_background, num_samples - num_positive)
 
     # A table with as many columns as the largest sample can have; what is left over is cut off.
-    columns = torch.arange(min(num_samples, int(counts.max())), device=device)
+    columns = torch.arange(min(num_samples, longest), device=device)
     background_columns = columns + (num_foreground - num_positive)[:, None]
     is_positive = columns < num_positive[:, None]
     places = starts[:, None] + torch.where(is_positive, columns, background_columns)
-    chosen = order[places.clamp(max=total - 1)]
+    chosen = order[places.clamp(max=max(total - 1, 0))] if total else places
     chosen_classes, chosen_matches = all_classes[chosen], all_matches[chosen]
 
     # In one transfer. float32 has all whole numbers up to 2**24, more than there are of anything.
@@ -105,13 +136,3 @@ def sample_proposals(
             )
         )
     return samples
-
-
-def _sample(
-    boxes: torch.Tensor, classes: torch.Tensor, matches: torch.Tensor, num_foreground: int
-) -> SampledProposals:
-    """The sample that has all of these."""
-    rows = torch.arange(len(classes), device=classes.device)
-    return SampledProposals(
-        rows, classes, matches, classes.cpu(), matches.cpu(), boxes.cpu(), num_foreground
-    )

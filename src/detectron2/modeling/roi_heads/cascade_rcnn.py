@@ -13,7 +13,8 @@ from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads._base import ROI_HEADS_REGISTRY, classes_of_matches
+from detectron2.modeling.roi_heads._base import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads._sampling import classes_of_matches
 from detectron2.modeling.roi_heads._selection import select_rows
 from detectron2.modeling.roi_heads._standard import StandardROIHeads, _pooler, common_channels
 from detectron2.modeling.roi_heads.box_head import build_box_head

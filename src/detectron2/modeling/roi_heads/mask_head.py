@@ -82,10 +82,10 @@ def mask_rcnn_loss(
 def _put_mask_accuracy(logits: torch.Tensor, targets: torch.Tensor) -> None:
     predicted = logits > 0
     counts = torch.stack([predicted != targets, predicted & ~targets, targets]).sum((1, 2, 3))
+    total = targets.numel()  # Not the targets, which would be kept until the storage is read.
 
     def to_scalars(values: list[float]) -> dict[str, float]:
         wrong, false_positive, positive = values
-        total = targets.numel()
         return {
             "mask_rcnn/accuracy": 1 - wrong / max(total, 1),
             "mask_rcnn/false_positive": false_positive / max(total - positive, 1),
@@ -121,9 +121,9 @@ def mask_rcnn_inference(pred_mask_logits: torch.Tensor, pred_instances: list[Ins
     if len(pred_instances) == 1:
         pred_instances[0].pred_masks = masks
         return
-    counts = [len(x) for x in pred_instances]
-    for masks_of_image, instances in zip(masks.split(counts, dim=0), pred_instances):  # noqa: B905
-        instances.pred_masks = masks_of_image
+    masks_by_image = masks.split([len(x) for x in pred_instances], dim=0)
+    for i, instances in enumerate(pred_instances):
+        instances.pred_masks = masks_by_image[i]
 
 
 class BaseMaskRCNNHead(nn.Module):

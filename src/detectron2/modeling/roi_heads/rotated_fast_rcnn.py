@@ -159,8 +159,9 @@ class RROIHeads(StandardROIHeads):
             "box_predictor": RotatedFastRCNNOutputLayers(cfg, box_head.output_shape),
         }
 
-    def _pairwise_iou(self, gt: Instances, proposals: Instances) -> torch.Tensor:
-        return pairwise_iou_of_rotated_boxes(gt.gt_boxes, proposals.proposal_boxes)
+    @staticmethod
+    def _pairwise_iou(boxes1: RotatedBoxes, boxes2: RotatedBoxes) -> torch.Tensor:
+        return pairwise_iou_of_rotated_boxes(boxes1, boxes2)
 
     def _attach_targets(
         self, sampled: Instances, targets: Instances, sample: SampledProposals
