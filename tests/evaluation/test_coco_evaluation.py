@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import (
@@ -259,6 +260,18 @@ def test_keypoint_sigmas_must_fit(register):
     evaluator = COCOEvaluator(register(dataset))
     with pytest.raises(ValueError, match=r"17 keypoint sigmas, but \[4\] keypoints"):
         run(evaluator, *predictions(0, dataset, keypoints=True))
+
+
+def test_config_in_place_of_tasks(register, log):
+    """As code written for upstream's first releases calls it."""
+    dataset = ground_truth(0, num_categories=1)
+    name, model_output = register(dataset), predictions(0, dataset, keypoints=True)
+    cfg = get_cfg()
+    cfg.TEST.KEYPOINT_OKS_SIGMAS = SIGMAS
+    results = run(COCOEvaluator(name, cfg, False), *model_output)
+    assert "takes no config" in log.text
+    wanted = run(COCOEvaluator(name, kpt_oks_sigmas=SIGMAS), *model_output)
+    assert_metrics(results["keypoints"], wanted["keypoints"])
 
 
 def test_some_images_only(register):
@@ -618,6 +631,10 @@ def test_box_proposals(register, tmp_path):
     assert written["ids"] == [i["image_id"] for i in inputs]
     assert written["bbox_mode"] == 0
     np.testing.assert_array_equal(written["boxes"][1], proposals[1].proposal_boxes.tensor)
+    saved = torch.load(tmp_path / "instances_predictions.pth", weights_only=False)
+    assert torch.equal(
+        saved[1]["proposals"].proposal_boxes.tensor, proposals[1].proposal_boxes.tensor
+    )
     np.testing.assert_array_equal(written["objectness_logits"][1], proposals[1].objectness_logits)
 
 
@@ -710,6 +727,24 @@ def test_evaluate_records():
     assert json.dumps(records, default=repr) == before
     with pytest.raises(ValueError, match="no results"):
         _evaluate_predictions_on_coco(coco_of(dataset), [], "bbox")
+
+
+def test_bad_records_are_named():
+    coco = coco_of(ground_truth(9))
+    good = {"image_id": 10, "category_id": 2, "score": 0.5}
+    mask = pycocotools.mask.encode(np.ones((9, 8), np.uint8, order="F"))
+    with pytest.raises(ValueError, match=r"not in the data set: image ids \[99\]"):
+        load_results(coco, [good | {"image_id": 99, "segmentation": mask}])
+    with pytest.raises(ValueError, match="number 0 must be polygons or run lengths, got 'mask'"):
+        load_results(coco, [good | {"segmentation": "mask"}])
+    with pytest.raises(ValueError, match="number 0 is of polygons, and its image has no 'height'"):
+        load_results(coco, [good | {"image_id": 99, "segmentation": [[0, 0, 5, 0, 5, 5]]}])
+    boxes = load_results(coco, [good | {"bbox": [0, 0, 1, 1]}])
+    for iou_type, key in (("segm", "segmentation"), ("keypoints", "keypoints")):
+        with pytest.raises(ValueError, match=f"the detections have no '{key}'"):
+            COCOeval_opt(coco, boxes, iou_type).evaluate()
+    with pytest.raises(ValueError, match="neither boxes nor masks nor keypoints"):
+        load_results(coco, [good]).detections.column("area")
 
 
 def test_masks_of_another_size_are_named():

@@ -23,11 +23,15 @@ NUM_CATEGORIES = 6
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"]
 
 
-def rle_of(box):
+def mask_of(box):
     x, y, w, h = box
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
     mask[max(0, int(y)) : int(y + h) + 1, max(0, int(x)) : int(x + w) + 1] = 1
-    rle = pycocotools.mask.encode(mask)
+    return mask
+
+
+def rle_of(box):
+    rle = pycocotools.mask.encode(mask_of(box))
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
@@ -229,11 +233,10 @@ def model_output(seed, dataset, masks):
         instances.scores = torch.from_numpy(rng.uniform(size=len(here))).float()
         instances.pred_classes = torch.tensor([r["category_id"] - 1 for r in here]).long()
         if masks:
-            decoded = [pycocotools.mask.decode(rle_of(r["bbox"])) for r in here]
-            shape = (0, HEIGHT, WIDTH)
-            instances.pred_masks = torch.from_numpy(
-                np.stack(decoded).astype(bool) if decoded else np.zeros(shape, bool)
-            )
+            drawn = np.zeros((len(here), HEIGHT, WIDTH), bool)
+            for n, result in enumerate(here):
+                drawn[n] = mask_of(result["bbox"])
+            instances.pred_masks = torch.from_numpy(drawn)
         outputs.append({"instances": instances})
     return inputs, outputs
 

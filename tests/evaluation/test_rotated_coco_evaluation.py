@@ -1,4 +1,4 @@
-"""RotatedCOCOEvaluator against the COCO API fed with IoUs that shapely computes."""
+"""RotatedCOCOEvaluator against the COCO API fed with IoUs of clipped polygons."""
 
 import contextlib
 import io
@@ -15,24 +15,38 @@ from detectron2.evaluation import COCOEvaluator, RotatedCOCOEvaluator
 from detectron2.evaluation.rotated_coco_evaluation import RotatedCOCOeval
 from detectron2.structures import Boxes, Instances, RotatedBoxes
 
-geometry = pytest.importorskip("shapely.geometry")
-affinity = pytest.importorskip("shapely.affinity")
-
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 
 
-def polygon(box):
-    """The outline of an XYWH or XYWHA box."""
+def outline(box):
+    """Corners (4, 2) of an XYWH or XYWHA box, one after another."""
     if len(box) == 4:
         x, y, w, h = box
-        return geometry.box(x, y, x + w, y + h)
+        box = [x + w / 2, y + h / 2, w, h, 0]
     cx, cy, w, h, angle = box
-    upright = geometry.box(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+    corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
     # Counter-clockwise on screen, where y points down.
-    return affinity.rotate(upright, -angle)
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return corners @ np.array([[cos, -sin], [sin, cos]]) + [cx, cy]
 
 
-class ShapelyCOCOeval(COCOeval):
+def shared_area(polygon, other):
+    """Of convex polygons: the first, cut off along each edge of the second."""
+    for start, end in zip(other, np.roll(other, -1, axis=0), strict=True):
+        (dx, dy), kept = end - start, []
+        sides = [dx * (y - start[1]) - dy * (x - start[0]) for x, y in polygon]
+        for n in range(len(polygon)):
+            if sides[n - 1] * sides[n] < 0:
+                share = sides[n - 1] / (sides[n - 1] - sides[n])
+                kept.append(polygon[n - 1] + share * (polygon[n] - polygon[n - 1]))
+            if sides[n] >= 0:
+                kept.append(polygon[n])
+        polygon = kept
+    x, y = np.reshape(polygon, (-1, 2)).T
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+
+
+class ClippingCOCOeval(COCOeval):
     def computeIoU(self, imgId, catId):  # noqa: N802, N803
         gt, dt = self._gts[imgId, catId], self._dts[imgId, catId]
         if not gt or not dt:
@@ -41,9 +55,10 @@ class ShapelyCOCOeval(COCOeval):
         ious = np.zeros((len(dt), len(gt)))
         for row, d in enumerate(order):
             for column, truth in enumerate(gt):
-                a, b = polygon(dt[d]["bbox"]), polygon(truth["bbox"])
-                union = a.area if truth["iscrowd"] else a.union(b).area
-                ious[row, column] = a.intersection(b).area / union
+                shared = shared_area(outline(dt[d]["bbox"]), outline(truth["bbox"]))
+                dt_area, gt_area = (np.prod(x["bbox"][2:4]) for x in (dt[d], truth))
+                union = dt_area if truth["iscrowd"] else dt_area + gt_area - shared
+                ious[row, column] = shared / union
         return ious
 
 
@@ -132,7 +147,7 @@ def reference(dataset, records):
         coco = COCO()
         coco.dataset = dataset
         coco.createIndex()
-        evaluator = ShapelyCOCOeval(coco, coco.loadRes(records), "bbox")
+        evaluator = ClippingCOCOeval(coco, coco.loadRes(records), "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -196,7 +211,7 @@ def test_tables():
         with pytest.raises(RuntimeError, match="evaluate"):
             results.computeIoU(0, 1)
         results.evaluate()
-        wanted = ShapelyCOCOeval(coco, coco.loadRes(records), "bbox")
+        wanted = ClippingCOCOeval(coco, coco.loadRes(records), "bbox")
         wanted.evaluate()
     np.testing.assert_allclose(results.computeIoU(0, 1), wanted.ious[0, 1], atol=1e-9)
     results.params.iouType = "segm"

@@ -191,6 +191,7 @@ def test_conversion_of_nested_modules_and_back():
     disturb(model)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert FrozenBatchNorm2d.convert_frozen_batchnorm(model) is model
+    assert model.state_dict().keys() == state.keys()
     assert type(model[1].first) is FrozenBatchNorm2d
     assert model[1].second is model[1].first
     assert type(model[2]) is nn.GroupNorm
@@ -206,7 +207,9 @@ def test_conversion_of_nested_modules_and_back():
 
 def test_conversion_keeps_the_dtype():
     half = FrozenBatchNorm2d.convert_frozen_batchnorm(nn.BatchNorm2d(CHANNELS).half())
-    assert {buffer.dtype for buffer in half.buffers()} == {torch.float16}
+    kept = {name: buffer.dtype for name, buffer in half.named_buffers()}
+    assert kept.pop("num_batches_tracked") == torch.int64
+    assert set(kept.values()) == {torch.float16}
     back = FrozenBatchNorm2d.convert_frozenbatchnorm2d_to_batchnorm2d(half)
     assert {p.dtype for p in back.parameters()} == {torch.float16}
 

@@ -120,11 +120,14 @@ def _recall(
 
 
 def _pair(ious: np.ndarray) -> list[float]:
-    """IoUs of the pairs, ``min(P, G)`` of them, from ``(P, G)``."""
-    ious = ious[ious.any(axis=1)].copy()  # the others pair with nothing
+    """IoUs of the pairs that overlap, from ``(P, G)``."""
+    ious = ious[ious.any(axis=1)]  # a copy, without proposals that pair with nothing
     pairs = []
-    while ious.size:
-        proposal, gt = np.unravel_index(ious.argmax(), ious.shape)
-        pairs.append(float(ious[proposal, gt]))
-        ious = np.delete(np.delete(ious, proposal, axis=0), gt, axis=1)
+    for _ in range(min(ious.shape)):
+        proposal, gt = divmod(int(ious.argmax()), ious.shape[1])
+        iou = float(ious[proposal, gt])
+        if iou <= 0:
+            break
+        pairs.append(iou)
+        ious[proposal], ious[:, gt] = -1, -1
     return pairs

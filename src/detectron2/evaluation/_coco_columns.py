@@ -24,7 +24,7 @@ class AnnotationList:
         """Args:
         annotations: the dicts, which are left as they are.
         kind: what they are, for errors: "detection" or "ground truth".
-        images: the COCO API's image records by id; masks need their ``height`` and ``width``.
+        images: the COCO API's image records by id; polygons need their ``height`` and ``width``.
         """
         self._annotations = annotations
         self._kind = kind
@@ -110,8 +110,11 @@ class AnnotationList:
         Raises:
             ValueError: if it is absent or in none of COCO's forms.
         """
-        images = [self._images[annotation["image_id"]] for annotation in self._annotations]
-        sizes = [(image["height"], image["width"]) for image in images]
+        images = (self._images.get(annotation["image_id"], {}) for annotation in self._annotations)
+        sizes = [
+            (image["height"], image["width"]) if {"height", "width"} <= image.keys() else None
+            for image in images
+        ]
         return encode_segmentations(self.values("segmentation"), sizes, self._kind)
 
     def _raise_for_first(self, key: str, wanted: str, is_valid: Callable[[Any], bool]) -> None:

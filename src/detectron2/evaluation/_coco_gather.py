@@ -1,6 +1,6 @@
 """Predictions of several processes, brought together in one of them."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -88,7 +88,9 @@ def _gather_rows(part: np.ndarray, lengths: list[int]) -> np.ndarray | None:
     return whole
 
 
-def _messages(rows: np.ndarray) -> Any:
-    """The memory of contiguous rows as tensors of bytes."""
+def _messages(rows: np.ndarray) -> Sequence[torch.Tensor]:
+    """The memory of contiguous rows as tensors of bytes; none for no rows."""
+    if not rows.size:
+        return ()
     rows = np.ascontiguousarray(rows)
     return torch.from_numpy(rows.reshape(-1).view(np.uint8)).split(_BYTES_PER_MESSAGE)

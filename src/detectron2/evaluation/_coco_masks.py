@@ -68,21 +68,28 @@ def encode_masks(masks: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_segmentations(
-    segmentations: Sequence[Any], image_sizes: Sequence[tuple[int, int]], kind: str
+    segmentations: Sequence[Any], image_sizes: Sequence[tuple[int, int] | None], kind: str
 ) -> CodedMasks:
     """Read the annotations' ``segmentation``, each in any of COCO's forms.
 
     Args:
         segmentations: polygons, ``[[x0, y0, x1, y1, ...], ...]``; or ``{"size": (height, width),
             "counts": ...}`` with run lengths as a list, or coded as str or bytes.
-        image_sizes: (height, width) of each one's image, in which polygons are drawn.
+        image_sizes: (height, width) of each one's image, in which polygons are drawn; None where
+            it is not known.
         kind: names the annotations in errors.
 
     Raises:
-        ValueError: if a segmentation has none of these forms.
+        ValueError: if a segmentation has none of these forms, or is of polygons in an image of
+            unknown size.
     """
     strings, sizes = [], np.empty((len(segmentations), 2), np.int64)
     for n, (segmentation, image_size) in enumerate(zip(segmentations, image_sizes, strict=True)):
+        if isinstance(segmentation, list) and image_size is None:
+            raise ValueError(
+                f"'segmentation' of {kind} number {n} is of polygons, and its image has no "
+                f"'height' and 'width'"
+            )
         try:
             string, sizes[n] = _encode(segmentation, image_size)
         except (IndexError, KeyError, TypeError, ValueError) as error:

@@ -34,6 +34,29 @@ class PackedPredictions:
         self._shapes: list[tuple[int, int, int, int]] = []
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
 
+    def add_batch(
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        outputs: Iterable[Mapping[str, Any]],
+        device: torch.device,
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            inputs: dicts with ``image_id``.
+            outputs: as many dicts with ``instances``, ``proposals`` or both, see :meth:`add`, on
+                any device; images with neither are left out.
+            device: the CPU, to which they are moved.
+        """
+        for input, output in zip(inputs, outputs, strict=True):
+            found = {
+                name: output[name].to(device)
+                for name in ("instances", "proposals")
+                if name in output
+            }
+            if found:
+                self.add(input["image_id"], **found)
+
     def add(
         self, image_id: Any, instances: Instances | None = None, proposals: Instances | None = None
     ) -> None:
@@ -77,7 +100,7 @@ class PackedPredictions:
                 f"{prediction['image_id']!r}; a list holds any dicts"
             )
         image = prediction["image_id"]
-        detections = Detections.from_records(records, {image: {"height": 0, "width": 0}})
+        detections = Detections.from_records(records, {})
         columns = {"classes": detections.category_ids, "scores": detections.scores}
         size = (0, 0)
         if detections.boxes is not None:

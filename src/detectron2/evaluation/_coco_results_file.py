@@ -5,7 +5,7 @@ import json
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -56,10 +56,20 @@ def write_predictions(
         return
     with zipfile.ZipFile(file, "w") as archive:
         with archive.open("archive/data.pkl", "w", force_zip64=True) as data:
-            # The protocol that torch.load with weights_only reads.
-            pickle.Pickler(data, protocol=2).dump(list(predictions))
+            data.writelines(_pickled_list(predictions))
         archive.writestr("archive/byteorder", sys.byteorder)
         archive.writestr("archive/version", "3\n")
+
+
+def _pickled_list(items: Iterable[Any]) -> Iterator[bytes]:
+    """The pickle of ``list(items)``, of which one item is there at a time."""
+    protocol = 2  # which torch.load with weights_only reads
+    header = pickle.PROTO + bytes([protocol])
+    yield header + pickle.EMPTY_LIST
+    for item in items:
+        # Between the header and the end are the instructions that make the item.
+        yield pickle.dumps(item, protocol)[len(header) : -len(pickle.STOP)] + pickle.APPEND
+    yield pickle.STOP
 
 
 def _columns(detections: Detections, part: slice) -> Iterable[torch.Tensor]:

@@ -27,6 +27,7 @@ from detectron2.evaluation._box_proposals import (
 from detectron2.evaluation._coco_checks import check_detections
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_gather import gather_predictions
+from detectron2.evaluation._coco_max_dets import COCOevalMaxDets, mean_of_valid
 from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._coco_results import load_results
 from detectron2.evaluation._coco_results_file import write_predictions, write_results
@@ -145,14 +146,7 @@ class COCOEvaluator(DatasetEvaluator):
                 ``proposals``, or only them: Instances with ``proposal_boxes`` and
                 ``objectness_logits``.
         """
-        for input, output in zip(inputs, outputs, strict=False):
-            found = {
-                name: output[name].to(self._cpu_device)
-                for name in ("instances", "proposals")
-                if name in output
-            }
-            if found:
-                self._predictions.add(input["image_id"], **found)
+        self._predictions.add_batch(inputs, outputs, self._cpu_device)
 
     def evaluate(
         self, img_ids: Sequence[Any] | None = None
@@ -323,7 +317,7 @@ class COCOEvaluator(DatasetEvaluator):
                 f"categories were evaluated"
             )
         per_category = {
-            name: _percent(_mean_of_valid(precisions[:, :, index, 0, -1]))
+            name: _percent(mean_of_valid(precisions[:, :, index, 0, -1]))
             for index, name in enumerate(class_names)
         }
         log_per_category_table(self._logger, iou_type, per_category)
@@ -422,56 +416,6 @@ def _set_keypoint_sigmas(
         )
 
 
-class COCOevalMaxDets(COCOeval):
-    """A COCOeval whose summary is for the largest of ``params.maxDets``, instead of for 100."""
-
-    def summarize(self) -> None:
-        """Print the summary and put it into ``self.stats``: for keypoints the API's ten numbers,
-        otherwise its twelve, with average recall at each of the three ``params.maxDets``.
-
-        Raises:
-            RuntimeError: if :meth:`accumulate` was not called.
-        """
-        if not self.eval:
-            raise RuntimeError("summarize() needs accumulate() to be called first")
-        if self.params.iouType == "keypoints":
-            super().summarize()
-            return
-        first, second, last = self.params.maxDets[:3]
-        rows = [
-            (True, None, "all", last),
-            (True, 0.5, "all", last),
-            (True, 0.75, "all", last),
-            *((True, None, area, last) for area in ("small", "medium", "large")),
-            *((False, None, "all", number) for number in (first, second, last)),
-            *((False, None, area, last) for area in ("small", "medium", "large")),
-        ]
-        self.stats = np.array([self._summarize_row(*row) for row in rows])
-
-    def _summarize_row(
-        self, is_precision: bool, threshold: float | None, area: str, max_dets: int
-    ) -> float:
-        params = self.params
-        values = self.eval["precision" if is_precision else "recall"]
-        if threshold is not None:
-            values = values[np.isclose(params.iouThrs, threshold)]
-        values = values[..., params.areaRngLbl.index(area), params.maxDets.index(max_dets)]
-        mean = _mean_of_valid(values)
-        mean = -1.0 if np.isnan(mean) else mean
-        title = "Average Precision  (AP)" if is_precision else "Average Recall     (AR)"
-        ious = f"{params.iouThrs[0]:0.2f}:{params.iouThrs[-1]:0.2f}"
-        ious = ious if threshold is None else f"{threshold:0.2f}"
-        print(
-            f" {title} @[ IoU={ious:<9} | area={area:>6s} | maxDets={max_dets:>3d} ] = {mean:0.3f}"
-        )
-        return mean
-
-    def __str__(self) -> str:
-        with contextlib.redirect_stdout(io.StringIO()) as summary:
-            self.summarize()
-        return summary.getvalue()
-
-
 def load_coco(json_file: str) -> COCO:
     """Read annotations in COCO's format, without the API's messages on stdout."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -527,9 +471,3 @@ def _has(predictions: PackedPredictions | Sequence[Mapping[str, Any]], kind: str
 
 def _percent(value: float) -> float:
     return float(value * 100 if value >= 0 else "nan")
-
-
-def _mean_of_valid(values: np.ndarray) -> float:
-    """The mean of what is not -1; NaN if all is."""
-    valid = values[values > -1]
-    return float(np.mean(valid)) if valid.size else float("nan")

@@ -69,15 +69,15 @@ class LVISEvaluator(DatasetEvaluator):
         if isinstance(tasks, CfgNode):
             self._logger.warning("LVISEvaluator takes no config: give tasks by name")
             tasks = None
-        self._tasks = tasks
-        self._distributed = distributed
-        self._output_dir = output_dir
-        self._max_dets_per_image = max_dets_per_image
-        self._cpu_device = torch.device("cpu")
         self._metadata = MetadataCatalog.get(dataset_name)
         self._lvis_api = load_coco(self._metadata.json_file)
         # Test sets have no annotations: for them, results are only written.
         self._do_evaluation = bool(self._lvis_api.dataset.get("annotations"))
+        self._tasks = tasks
+        self._max_dets_per_image = max_dets_per_image
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self._cpu_device = torch.device("cpu")
         self._predictions = PackedPredictions()
         self._results: OrderedDict[str, dict[str, float]] = OrderedDict()
 
@@ -89,14 +89,7 @@ class LVISEvaluator(DatasetEvaluator):
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
         """Take in a batch, as :meth:`COCOEvaluator.process` does."""
-        for input, output in zip(inputs, outputs, strict=False):
-            found = {
-                name: output[name].to(self._cpu_device)
-                for name in ("instances", "proposals")
-                if name in output
-            }
-            if found:
-                self._predictions.add(input["image_id"], **found)
+        self._predictions.add_batch(inputs, outputs, self._cpu_device)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | dict[str, Any]:
         """Evaluate what was processed.

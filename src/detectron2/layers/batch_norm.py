@@ -4,7 +4,8 @@ They take feature maps ``(N, C, H, W)`` and keep their memory format.
 """
 
 from collections.abc import Callable
-from typing import Any
+from operator import is_not
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -55,20 +56,63 @@ class FrozenBatchNorm2d(nn.Module):
         initial = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0 - eps}
         for name, value in initial.items():
             self.register_buffer(name, torch.full((num_features,), value))
-        # For code that treats this like a BatchNorm2d; it is not in the state dict.
+        # For code that treats this like a BatchNorm2d; None is not in the state dict.
         self.register_buffer("num_batches_tracked", None)
+        self._affine_map = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``(N, C, H, W)``; the result has the dtype of ``x``."""
         if torch.jit.is_tracing() or not x.requires_grad:
             statistics = self.running_mean, self.running_var
             return F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
-        # F.batch_norm would keep x for the backward pass, which here needs the scale only. In
-        # float32 at least, since the shift is a difference, often of large numbers.
+        # F.batch_norm would keep x for the backward pass, which here needs the scale only.
+        return _affine(x, *self._scale_and_shift())
+
+    def _scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(C,)`` each, in float32 at least: the shift is a difference, often of large numbers."""
         var = self.running_var.to(torch.promote_types(self.running_var.dtype, torch.float32))
         scale = self.weight * torch.rsqrt(var + self.eps)
-        shift = torch.addcmul(self.bias, self.running_mean, scale, value=-1)
-        return _affine(x, scale, shift)
+        return scale, torch.addcmul(self.bias, self.running_mean, scale, value=-1)
+
+    @torch.jit.unused
+    def scale_and_shift(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Give what the layer amounts to, for those who fold it into a convolution.
+
+        It is kept until the buffers change, and must not be written to. A change through
+        ``buffer.data`` goes unseen until the next call of `train` or `eval`.
+
+        Args:
+            dtype: of the shift.
+
+        Returns:
+            What a weight ``(C, ...)`` is to be multiplied with, ``(C, 1, 1, 1)`` in float32 at
+            least, and what is to be added to the output, ``(C,)``; None if a gradient is asked
+            for, which neither has.
+        """
+        buffers = (self.weight, self.bias, self.running_mean, self.running_var)
+        if any(buffer.requires_grad for buffer in buffers):
+            return None
+        if any(buffer.is_inference() for buffer in buffers):  # they do not count their changes
+            scale, shift = self._scale_and_shift()
+            return scale[:, None, None, None], shift.to(dtype)
+        key = [(buffer._version, buffer.data_ptr()) for buffer in buffers]
+        known = self._affine_map
+        with torch.inference_mode(False), torch.no_grad():
+            if known is None or known[0] != key or any(map(is_not, known[1], buffers)):
+                scale, shift = self._scale_and_shift()
+                known = self._affine_map = (key, buffers, scale[:, None, None, None], shift, {})
+            _, _, scale, shift, shifts = known
+            if dtype not in shifts:
+                shifts[dtype] = shift.to(dtype)
+        return scale, shifts[dtype]
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; nothing in this one is trained, though."""
+        self._affine_map = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_affine_map": None}
 
     def _load_from_state_dict(
         self,
@@ -125,6 +169,8 @@ class FrozenBatchNorm2d(nn.Module):
             frozen.bias = module.bias.detach().clone()
         frozen.running_mean = module.running_mean.detach()
         frozen.running_var = module.running_var.detach()
+        # So that freezing leaves the names in the state dict as they are.
+        frozen.num_batches_tracked = module.num_batches_tracked
         return frozen.train(module.training)
 
     @staticmethod
@@ -134,6 +180,8 @@ class FrozenBatchNorm2d(nn.Module):
         batch_norm.bias.data = module.bias.clone()
         batch_norm.running_mean = module.running_mean.clone()
         batch_norm.running_var = module.running_var.clone()
+        if module.num_batches_tracked is not None:
+            batch_norm.num_batches_tracked = module.num_batches_tracked.clone()
         return batch_norm.train(module.training)
 
 

@@ -9,6 +9,8 @@ from torch.nn import BatchNorm2d, ConvTranspose2d, Linear
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.functional import interpolate
 
+from detectron2.layers._fused_conv import fused_conv, has_hooks
+
 # Code written for upstream imports this name from here.
 from detectron2.utils.env import TORCH_VERSION
 
@@ -113,6 +115,9 @@ class _NewEmptyTensorOp(torch.autograd.Function):
         return grad.new_zeros(ctx.source_shape), None
 
 
+_RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
+
+
 class Conv2d(nn.Conv2d):
     """Convolution, then optionally normalisation, then optionally activation.
 
@@ -143,6 +148,9 @@ class Conv2d(nn.Conv2d):
         """
         if not torch.jit.is_scripting():
             self._require_samples(x)
+            y = self._fused_forward(x)
+            if y is not None:
+                return y
         x = self._conv_forward(x, self.weight, self.bias)
         if self.norm is not None:
             x = self.norm(x)
@@ -151,11 +159,38 @@ class Conv2d(nn.Conv2d):
         return x
 
     @torch.jit.unused
+    def _fused_forward(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What `forward` returns, in fewer passes; None if there is nothing to fuse."""
+        if type(self) is not Conv2d:
+            return None
+        relu = self.activation in _RELUS or (
+            type(self.activation) is nn.ReLU and not has_hooks(self.activation)
+        )
+        if self.norm is None and not relu:
+            return None
+        y = fused_conv(self, x, relu)
+        return y if y is None or relu or self.activation is None else self.activation(y)
+
+    @torch.jit.unused
     def _require_samples(self, x: torch.Tensor) -> None:
         if self.training and isinstance(self.norm, nn.SyncBatchNorm) and x.numel() == 0:
             raise ValueError(
                 f"SyncBatchNorm cannot train on an empty batch, got an input of {list(x.shape)}"
             )
+
+
+def conv_relu(
+    conv: nn.Module, x: torch.Tensor, residual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """ReLU of ``conv(x)``, where ``conv`` may be any module, plus ``residual``."""
+    if type(conv) is Conv2d and conv.activation is None and not has_hooks(conv):
+        y = fused_conv(conv, x, True, residual)
+        if y is not None:
+            return y
+    y = conv(x)
+    if residual is not None:
+        y += residual
+    return F.relu_(y)
 
 
 # Without a return type, which would be a tuple in Python and a list in TorchScript.
