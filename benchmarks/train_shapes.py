@@ -61,7 +61,7 @@ class Recipe:
 
     Attributes:
         config: of the model zoo; of a ``.py`` file the model is taken, but no more.
-        iterations: of 32 images.
+        iterations: of 16 images.
         targets: metrics that are reached by then, in percent.
         learning_rate: of SGD with momentum, or of AdamW.
         optimizer: "SGD" or "AdamW".
@@ -72,13 +72,13 @@ class Recipe:
     config: str
     iterations: int
     targets: dict[str, float]
-    learning_rate: float = 0.04
-    optimizer: str = "SGD"
+    learning_rate: float = 5e-4
+    optimizer: str = "AdamW"
     dataset: str = ""
     overrides: tuple[Any, ...] = field(default=())
 
 
-_BATCH = 32
+_BATCH = 16
 
 _ROTATED = (
     *("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"),
@@ -93,16 +93,16 @@ _ROTATED = (
 MODELS = {
     "mask_rcnn_R_50_FPN": Recipe(
         "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml",
-        2000,
+        1900,
         {"bbox/AP": 60, "segm/AP": 55},
     ),
     "faster_rcnn_R_50_FPN": Recipe(
         "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml", 1000, {"bbox/AP": 50}
     ),
     "retinanet_R_50_FPN": Recipe(
-        "COCO-Detection/retinanet_R_50_FPN_3x.yaml", 1000, {"bbox/AP": 40}, learning_rate=0.02
+        "COCO-Detection/retinanet_R_50_FPN_3x.yaml", 1000, {"bbox/AP": 40}
     ),
-    "fcos_R_50_FPN": Recipe("common/models/fcos.py", 1000, {"bbox/AP": 40}, learning_rate=0.02),
+    "fcos_R_50_FPN": Recipe("common/models/fcos.py", 1000, {"bbox/AP": 40}),
     "cascade_mask_rcnn_R_50_FPN": Recipe(
         "Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml", 1000, {"bbox/AP": 55, "segm/AP": 50}
     ),
@@ -120,7 +120,6 @@ MODELS = {
         1000,
         {"bbox/AP": 25, "segm/AP": 20},
         learning_rate=2e-4,
-        optimizer="AdamW",
         # What the mapper gives.
         overrides=("MODEL.MASK_ON", True),
     ),
@@ -142,9 +141,12 @@ _COMMON = (
     *("MODEL.PIXEL_MEAN", [127.5, 127.5, 127.5]),
     *("MODEL.PIXEL_STD", [64.0, 64.0, 64.0]),
     *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 128),
-    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", 500),
-    *("MODEL.RPN.POST_NMS_TOPK_TEST", 300),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 128),
+    *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", 500),
+    *("MODEL.RPN.PRE_NMS_TOPK_TEST", 500),
+    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", 250),
+    *("MODEL.RPN.POST_NMS_TOPK_TEST", 250),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 64),
+    *("MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.5),
     *("MODEL.ROI_HEADS.NUM_CLASSES", len(SHAPE_CLASSES)),
     *("MODEL.RETINANET.NUM_CLASSES", len(SHAPE_CLASSES)),
     *("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", len(KEYPOINT_NAMES)),
@@ -213,6 +215,7 @@ def lazy_model(cfg: CfgNode) -> torch.nn.Module:
     if "roi_heads" in model:
         model.roi_heads.num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         model.roi_heads.batch_size_per_image = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+        model.roi_heads.positive_fraction = cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION
         rpn = model.proposal_generator
         rpn.batch_size_per_image = cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE
         rpn.anchor_generator.sizes = _scaled(rpn.anchor_generator.sizes, side)
