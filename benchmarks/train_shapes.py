@@ -3,7 +3,7 @@
     python benchmarks/train_shapes.py mask_rcnn_R_50_FPN
     python benchmarks/train_shapes.py retinanet_R_50_FPN fcos_R_50_FPN --amp bfloat16
     python benchmarks/train_shapes.py cascade_mask_rcnn_R_50_FPN --num-gpus 2
-    python benchmarks/train_shapes.py mask_rcnn_R_50_FPN --device cpu --amp off --iterations 20
+    python benchmarks/train_shapes.py mask_rcnn_R_50_FPN --device cpu --iterations 20
 
 The data set (``detectron2.data.shapes``) is drawn first, if ``--data`` has none. The models are
 those of the model zoo with normalisation that can be trained from scratch, in place of frozen
@@ -344,12 +344,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eval-period", type=int, default=500)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--num-gpus", type=int, default=1)
-    parser.add_argument("--amp", choices=("off", "float16", "bfloat16"), default="float16")
+    parser.add_argument(
+        "--amp", choices=("off", "float16", "bfloat16"), help="default: float16, on a CPU off"
+    )
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", help="folder of logs and weights; default: a temporary one")
     parser.add_argument("--verbose", action="store_true", help="show the whole log")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.amp = args.amp or ("off" if args.device == "cpu" else "float16")
+    return args
 
 
 def main() -> int:
