@@ -8,7 +8,7 @@
 The data set (``detectron2.data.shapes``) is drawn first, if ``--data`` has none. The models are
 those of the model zoo with normalisation that can be trained from scratch, in place of frozen
 statistics, and with anchors and batches of RoIs for small images that hold few objects. Each has a
-number of iterations and metrics that it must reach with them; the exit status is 1 if one does not.
+number of iterations and metrics that it should reach with them; the exit status is 1 if one does not.
 Prints the metrics over time, then a table, then one JSON line for each model.
 """
 
@@ -62,7 +62,7 @@ class Recipe:
     Attributes:
         config: of the model zoo; of a ``.py`` file the model is taken, but no more.
         iterations: of 16 images.
-        targets: metrics that are reached by then, in percent.
+        targets: metrics that should be reached by then, in percent.
         learning_rate: of SGD with momentum, or of AdamW.
         optimizer: "SGD" or "AdamW".
         dataset: which variant of the data set.
