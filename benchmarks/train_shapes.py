@@ -8,8 +8,8 @@
 The data set (``detectron2.data.shapes``) is drawn first, if ``--data`` has none. The models are
 those of the model zoo with normalisation that can be trained from scratch, in place of frozen
 statistics, and with anchors and batches of RoIs for small images that hold few objects. Each has a
-number of iterations and metrics that it should reach with them; the exit status is 1 if one does not.
-Prints the metrics over time, then a table, then one JSON line for each model.
+number of iterations and metrics that it should reach with them; the exit status is 1 if one does
+not. Prints the metrics over time, then a table, then one JSON line for each model.
 """
 
 import argparse
