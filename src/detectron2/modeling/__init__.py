@@ -15,11 +15,14 @@ from detectron2.modeling.backbone import (
     get_vit_lr_decay_rate,
     make_stage,
 )
+from detectron2.modeling.mmdet_wrapper import MMDetBackbone, MMDetDetector
 
 __all__ = [
     "BACKBONE_REGISTRY",
     "FPN",
     "Backbone",
+    "MMDetBackbone",
+    "MMDetDetector",
     "MViT",
     "ResNet",
     "ResNetBlockBase",

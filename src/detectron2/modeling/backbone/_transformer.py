@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from detectron2.modeling.backbone.utils import decomposed_rel_pos
+from detectron2.modeling.backbone.utils import decomposed_rel_pos, get_abs_pos
 
 
 class Mlp(nn.Module):
@@ -90,6 +90,24 @@ def init_weights(module: nn.Module) -> None:
         nn.init.ones_(module.weight)
     if isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def absolute_position_parameter(
+    sides: tuple[int, int], has_cls_token: bool, dim: int
+) -> nn.Parameter:
+    """A table of positions of a grid, ``(1, L, dim)``, as :func:`get_abs_pos` takes it."""
+    table = nn.Parameter(torch.zeros(1, sides[0] * sides[1] + int(has_cls_token), dim))
+    nn.init.trunc_normal_(table, std=0.02)
+    return table
+
+
+def add_positions(
+    tokens: torch.Tensor, table: torch.Tensor | None, has_cls_token: bool
+) -> torch.Tensor:
+    """``tokens`` ``(B, H, W, C)`` plus their absolute positions, if there is a table of them."""
+    if table is None:
+        return tokens
+    return tokens + get_abs_pos(table, has_cls_token, tokens.shape[1:3])
 
 
 def run_block(block: nn.Module, x: torch.Tensor, recompute: bool) -> torch.Tensor:

@@ -247,9 +247,10 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int, norm_layer: _LayerFactory = nn.LayerNorm) -> None:
         super().__init__()
+        merged = 4 * dim
         self.dim = dim
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-        self.norm = norm_layer(4 * dim)
+        self.reduction = nn.Linear(merged, 2 * dim, bias=False)
+        self.norm = norm_layer(merged)
 
     def forward(self, x: torch.Tensor, H: int, W: int) -> torch.Tensor:  # noqa: N803
         """Map ``(B, H * W, dim)`` to ``(B, ceil(H / 2) * ceil(W / 2), 2 * dim)``.
@@ -436,13 +437,10 @@ class SwinTransformer(Backbone):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.frozen_stages, self.out_indices = frozen_stages, out_indices
+        self.ape, self.patch_norm = ape, patch_norm
         self.pretrain_img_size = pretrain_img_size
-        self.num_layers = len(depths)
-        self.embed_dim = embed_dim
-        self.ape = ape
-        self.patch_norm = patch_norm
-        self.out_indices = out_indices
-        self.frozen_stages = frozen_stages
+        self.embed_dim, self.num_layers = embed_dim, len(depths)
         self.patch_embed = PatchEmbed(
             patch_size, in_chans, embed_dim, norm_layer if patch_norm else None
         )
@@ -500,8 +498,7 @@ class SwinTransformer(Backbone):
         for module in frozen:
             module.eval().requires_grad_(False)
 
-    def _init_weights(self, m: nn.Module) -> None:
-        init_weights(m)
+    _init_weights = staticmethod(init_weights)
 
     @property
     def size_divisibility(self) -> int:
