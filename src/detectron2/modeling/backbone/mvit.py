@@ -350,7 +350,7 @@ class MViT(Backbone):
                 dim_out, num_heads = dim_out * 2, num_heads * 2
                 stride, kv_stride = stride * 2, max(kv_stride // 2, 1)
 
-        self._out_features = out_features
+        self._out_features = list(out_features)
         if not out_features or set(out_features) != set(self._names.values()):
             raise ValueError(
                 f"out_features must be some of {list(self._out_feature_strides)}, "

@@ -381,7 +381,7 @@ class AnyNet(Backbone):
         self.apply(init_weights)
 
         names = list(self._out_feature_strides)
-        self._out_features = names[-1:] if out_features is None else out_features
+        self._out_features = names[-1:] if out_features is None else list(out_features)
         if not self._out_features or not set(names).issuperset(self._out_features):
             raise ValueError(
                 f"out_features must be some of {names}, got {list(self._out_features)}"
