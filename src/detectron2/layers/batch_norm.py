@@ -4,7 +4,6 @@ They take feature maps ``(N, C, H, W)`` and keep their memory format.
 """
 
 from collections.abc import Callable
-from operator import is_not
 from typing import Any, Self
 
 import torch
@@ -89,22 +88,26 @@ class FrozenBatchNorm2d(nn.Module):
             least, and what is to be added to the output, ``(C,)``; None if a gradient is asked
             for, which neither has.
         """
-        buffers = (self.weight, self.bias, self.running_mean, self.running_var)
-        if any(buffer.requires_grad for buffer in buffers):
-            return None
-        if any(buffer.is_inference() for buffer in buffers):  # they do not count their changes
-            scale, shift = self._scale_and_shift()
-            return scale[:, None, None, None], shift.to(dtype)
-        key = [(buffer._version, buffer.data_ptr()) for buffer in buffers]
-        known = self._affine_map
-        with torch.inference_mode(False), torch.no_grad():
-            if known is None or known[0] != key or any(map(is_not, known[1], buffers)):
+        buffers = self._buffers
+        tensors = (buffers.get("weight"), buffers.get("bias"))
+        tensors += (buffers.get("running_mean"), buffers.get("running_var"))
+        for tensor in tensors:
+            if tensor is None or tensor.requires_grad:
+                return None
+            if tensor.is_inference():  # such do not count their changes
                 scale, shift = self._scale_and_shift()
-                known = self._affine_map = (key, buffers, scale[:, None, None, None], shift, {})
-            _, _, scale, shift, shifts = known
-            if dtype not in shifts:
+                return scale[:, None, None, None], shift.to(dtype)
+        known = self._affine_map
+        state = [(id(tensor), tensor._version, tensor.data_ptr()) for tensor in tensors]
+        if known is None or known[0] != state or dtype not in known[2]:
+            # Also in the next backward pass, and outside of inference mode, if this is within.
+            with torch.inference_mode(False), torch.no_grad():
+                scale, shift = self._scale_and_shift()
+                shifts = {} if known is None or known[0] != state else known[2]
                 shifts[dtype] = shift.to(dtype)
-        return scale, shifts[dtype]
+                # With the tensors, so that no others get their ids.
+                known = self._affine_map = (state, scale[:, None, None, None], shifts, tensors)
+        return known[1], known[2][dtype]
 
     def train(self, mode: bool = True) -> Self:
         """As of any module; nothing in this one is trained, though."""

@@ -7,7 +7,11 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from detectron2.modeling.backbone.utils import decomposed_rel_pos, get_abs_pos
+from detectron2.modeling.backbone.utils import (
+    add_decomposed_rel_pos,
+    decomposed_rel_pos,
+    get_abs_pos,
+)
 
 
 class Mlp(nn.Module):
@@ -140,6 +144,19 @@ def _places(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
     return torch.cat(places, dim=-1).flatten(0, 1)
 
 
+def _appends(q: torch.Tensor, k: torch.Tensor) -> bool:
+    """Whether fused attention is faster although queries and keys are longer for it.
+
+    In half precision it is. In float32, PyTorch's kernel for CUDA has a slow backward pass for
+    more than 128 channels, and pays off forward for very many keys only; elsewhere there is none.
+    """
+    if not q.is_cuda:
+        return False
+    if q.dtype in (torch.float16, torch.bfloat16):
+        return True
+    return k.shape[2] > 1024 and not (torch.is_grad_enabled() and q.requires_grad)
+
+
 def attention_with_relative_positions(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -152,8 +169,8 @@ def attention_with_relative_positions(
     """Scaled dot-product attention with relative positions, as `add_decomposed_rel_pos` adds them.
 
     The bias of a query and a key is ``rows[query, row of key] + columns[query, column of key]``:
-    the dot product of ``[rows, columns]`` with the key's place, one-hot. Both are appended to
-    query and key, so that no matrix of all pairs is ever in memory.
+    the dot product of ``[rows, columns]`` with the key's place, one-hot. Where there is a fast
+    kernel, both are appended to query and key, and no matrix of all pairs is ever in memory.
 
     Args:
         q: ``(B, heads, q_h * q_w, C)``, like ``k`` and ``v`` for their size.
@@ -168,6 +185,12 @@ def attention_with_relative_positions(
         ``(B, heads, q_h * q_w, C)``.
     """
     batch, heads, length, channels = q.shape
+    if not _appends(q, k):
+        logits = (q * channels**-0.5) @ k.transpose(-2, -1)
+        logits = add_decomposed_rel_pos(
+            logits.flatten(0, 1), q.flatten(0, 1), rel_pos_h, rel_pos_w, q_size, k_size
+        )
+        return logits.softmax(dim=-1).view(batch, heads, length, -1).to(v.dtype) @ v
     rows, columns = decomposed_rel_pos(q, rel_pos_h, rel_pos_w, q_size, k_size)
     places = _places(k_size, k).expand(batch, heads, -1, -1)
     parts_q = [q * channels**-0.5, rows.flatten(2, 3), columns.flatten(2, 3)]
