@@ -94,9 +94,9 @@ def _fold(
     """``weight * scale`` in a dtype and a memory format, in one pass and without a gradient."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     weight = weight.detach()
-    if scale is not None and weight.dtype == scale.dtype == dtype:
-        if not channels_last or weight.shape[2:] == (1, 1):  # which is in either format
-            return weight * scale
+    as_it_is = not channels_last or weight.shape[2:] == (1, 1)  # which is in either format
+    if scale is not None and as_it_is and weight.dtype == scale.dtype == dtype:
+        return weight * scale
     if scale is None:
         return weight.to(dtype=dtype, memory_format=memory_format)
     folded = torch.empty(

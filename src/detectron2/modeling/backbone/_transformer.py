@@ -11,6 +11,7 @@ from detectron2.modeling.backbone.utils import (
     add_decomposed_rel_pos,
     decomposed_rel_pos,
     get_abs_pos,
+    missing_to_multiple,
 )
 
 
@@ -196,7 +197,7 @@ def attention_with_relative_positions(
     parts_q = [q * channels**-0.5, rows.flatten(2, 3), columns.flatten(2, 3)]
     parts_k = [k, places]
     # Kernels want rows of 16 bytes, in half precision 8 elements.
-    excess = -(channels + places.shape[-1]) % 8
+    excess = missing_to_multiple(channels + sum(k_size), 8)
     if excess:
         parts_q.append(q.new_zeros(()).expand(batch, heads, length, excess))
         parts_k.append(k.new_zeros(()).expand(batch, heads, k.shape[2], excess))

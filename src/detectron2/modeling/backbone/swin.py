@@ -207,7 +207,8 @@ class SwinTransformerBlock(nn.Module):
     def _attend(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         size, shift = self.window_size, self.shift_size
         height, width = x.shape[1:3]
-        below, right = -height % size, -width % size
+        below = utils.missing_to_multiple(height, size)
+        right = utils.missing_to_multiple(width, size)
         if below > 0 or right > 0:
             x = F.pad(x, (0, 0, 0, right, 0, below))
         if shift > 0:
@@ -337,7 +338,8 @@ class BasicLayer(nn.Module):
         size = self.window_size
         mask = None
         if self.depth > 1 and self.shift_size > 0:
-            mask = _shift_mask(H + -H % size, W + -W % size, size, self.shift_size, x)
+            height, width = (s + utils.missing_to_multiple(s, size) for s in (H, W))
+            mask = _shift_mask(height, width, size, self.shift_size, x)
         for block in self.blocks:
             block.H, block.W = H, W
             if self.use_checkpoint and torch.is_grad_enabled():
@@ -378,7 +380,8 @@ class PatchEmbed(nn.Module):
 
         Images are padded with zeros right and below to whole patches.
         """
-        below, right = -x.shape[2] % self.patch_size[0], -x.shape[3] % self.patch_size[1]
+        below = utils.missing_to_multiple(x.shape[2], self.patch_size[0])
+        right = utils.missing_to_multiple(x.shape[3], self.patch_size[1])
         if below > 0 or right > 0:
             x = F.pad(x, (0, right, 0, below))
         x = self.proj(x)
