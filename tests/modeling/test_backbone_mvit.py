@@ -143,7 +143,7 @@ def test_stages():
     assert [a.window_size for a in attention] == [8, 8, 0, 4, 0, 0]
     assert [a.num_heads for a in attention] == [1, 2, 2, 4, 4, 8]
     assert [a.proj.out_features for a in attention] == [8, 16, 16, 32, 32, 64]
-    assert [a.rel_pos_h.shape[0] for a in attention] == [31, 15, 15, 7, 7, 3]
+    assert [a.rel_pos_h.shape[0] for a in attention] == [31, 15, 15, 15, 7, 7]
     rates = [getattr(block.drop_path, "drop_prob", 0) for block in blocks]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
     assert [block.pool_skip is not None for block in blocks] == [0, 1, 0, 1, 0, 1]

@@ -194,7 +194,7 @@ def test_compatibility():
     assert (bs, gs) == ([1.0] * 4, [40] * 4)
     # Groups are no wider than the bottleneck; and with a ratio above 1 it divides, too.
     assert adjust_block_compatibility([10], [0.5], [40]) == ([10], [0.5], [5])
-    assert adjust_block_compatibility([10], [3], [4]) == ([12], [3], [4])
+    assert adjust_block_compatibility([11], [3], [4]) == ([12], [3], [4])
     with pytest.raises(ValueError, match="positive w, b and g"):
         adjust_block_compatibility([10], [0], [4])
     for wrong in ((-1, 96, 2, 5), (1, 0, 2, 5), (1, 96, 1, 5), (1, 97, 2, 5)):
