@@ -86,11 +86,13 @@ void coco_accumulate_curve(const AccumulationInputs& in, const int64_t* order, i
   for (int64_t t = 0; t < in.num_thresholds; ++t) {
     double* recall = out.recall + t * num_curves + curve;
     double* precision = out.precision + t * in.num_recalls * num_curves + curve;
-    double* scores = out.scores + t * in.num_recalls * num_curves + curve;
+    double* scores =
+        out.scores == nullptr ? nullptr : out.scores + t * in.num_recalls * num_curves + curve;
     if (num_positives == 0) {
       *recall = -1;
       for (int64_t r = 0; r < in.num_recalls; ++r) {
-        precision[r * num_curves] = scores[r * num_curves] = -1;
+        precision[r * num_curves] = -1;
+        if (scores != nullptr) scores[r * num_curves] = -1;
       }
       continue;
     }
@@ -101,6 +103,7 @@ void coco_accumulate_curve(const AccumulationInputs& in, const int64_t* order, i
       const double threshold = in.recall_thresholds[r];
       const size_t step = find_step(num_steps, num_positives, threshold);
       precision[r * num_curves] = step < num_steps ? steps.precision[step] : 0;
+      if (scores == nullptr) continue;
       scores[r * num_curves] = step < num_steps ? steps.score[step] : 0;
       // Recall 0 is there from the first detection on, whatever that counts as.
       if (threshold <= 0 && !ranking.empty()) scores[r * num_curves] = in.dt_scores[ranking[0]];

@@ -30,7 +30,8 @@ struct AccumulationInputs {
 struct AccumulationOutputs {
   double* precision;  // (num_thresholds, num_recalls, num_categories, num_areas, num_max_dets)
   double* recall;     // (num_thresholds, num_categories, num_areas, num_max_dets)
-  double* scores;     // as precision: score at which the recall is reached, 0 where it is not
+  double* scores;     // as precision: score at which the recall is reached, 0 where it is not;
+                      // null if not wanted
 };
 
 // Writes the detections of one category into `order`, from its place dt_category_offsets[category]

@@ -1,10 +1,12 @@
-// torch.ops.detectron2.coco_box_iou, coco_match and coco_accumulate, on the CPU.
+// torch.ops.detectron2.coco_box_iou, coco_keypoint_similarity, coco_match and coco_accumulate, on
+// the CPU.
 
 #include <tuple>
 #include <vector>
 
 #include "csrc/cocoeval/accumulate.h"
 #include "csrc/cocoeval/box_iou.h"
+#include "csrc/cocoeval/keypoint_similarity.h"
 #include "csrc/cocoeval/matching.h"
 #include "csrc/cocoeval/op_inputs.h"
 #include "csrc/torch_abi/torch_abi.h"
@@ -14,6 +16,8 @@ namespace {
 
 // A group is a matter of microseconds, less than handing it to a thread costs.
 constexpr int64_t kGroupsPerBlock = 256;
+// Neighbouring curves are written into the same cache lines, which threads should not share.
+constexpr int64_t kCurvesPerBlock = 16;
 
 Tensor coco_box_iou_cpu(const Tensor& dt_boxes, const Tensor& gt_boxes, const Tensor& gt_crowd,
                         const Tensor& dt_offsets, const Tensor& gt_offsets) {
@@ -32,15 +36,52 @@ Tensor coco_box_iou_cpu(const Tensor& dt_boxes, const Tensor& gt_boxes, const Te
   return ious;
 }
 
+Tensor coco_keypoint_similarity_cpu(const Tensor& dt_keypoints, const Tensor& gt_keypoints,
+                                    const Tensor& gt_boxes, const Tensor& gt_areas,
+                                    const Tensor& sigmas, const Tensor& dt_offsets,
+                                    const Tensor& gt_offsets) {
+  constexpr const char* op = "coco_keypoint_similarity";
+  const Tensor sigma = checked_numbers(op, "sigmas", sigmas, {-1}, "(K,)");
+  const int64_t count = sigma.size(0);
+  const Tensor dt = checked_numbers(op, "dt_keypoints", dt_keypoints, {-1, count, 3}, "(D, K, 3)");
+  const Tensor gt = checked_numbers(op, "gt_keypoints", gt_keypoints, {-1, count, 3}, "(G, K, 3)");
+  const Tensor boxes = checked_numbers(op, "gt_boxes", gt_boxes, {gt.size(0), 4}, "(G, 4)");
+  const Tensor areas = checked_numbers(op, "gt_areas", gt_areas, {gt.size(0)}, "(G,)");
+  const GroupsInput groups(op, dt_offsets, dt.size(0), gt_offsets, gt.size(0));
+
+  std::vector<double> variances(count);
+  for (int64_t k = 0; k < count; ++k) {
+    const double doubled = data_of<double>(sigma)[k] * 2;
+    DETECTRON2_CHECK(doubled > 0, op, ": sigmas must be positive, got ", doubled / 2, " at ", k);
+    variances[k] = doubled * doubled;
+  }
+  KeypointInputs inputs;
+  inputs.num_keypoints = count;
+  inputs.dt_keypoints = data_of<double>(dt);
+  inputs.gt_keypoints = data_of<double>(gt);
+  inputs.gt_boxes = data_of<double>(boxes);
+  inputs.gt_areas = data_of<double>(areas);
+  inputs.variances = variances.data();
+  Tensor similarities = torch::stable::empty({groups.num_ious()}, ScalarType::Double);
+  parallel_blocks(groups.size(), kGroupsPerBlock, [&](int64_t begin, int64_t end) {
+    coco_keypoint_similarity(inputs, groups.view(), begin, end,
+                             mutable_data_of<double>(similarities));
+  });
+  return similarities;
+}
+
 std::tuple<Tensor, Tensor, Tensor> coco_match_cpu(
-    const Tensor& ious, const Tensor& dt_areas, const Tensor& gt_areas, const Tensor& gt_crowd,
-    const Tensor& gt_ignore, const Tensor& dt_offsets, const Tensor& gt_offsets,
-    const Tensor& area_ranges, const Tensor& iou_thresholds, bool return_matches) {
+    const Tensor& ious, const Tensor& dt_areas, const Tensor& gt_areas, const Tensor& dt_ignore,
+    const Tensor& gt_crowd, const Tensor& gt_ignore, const Tensor& dt_offsets,
+    const Tensor& gt_offsets, const Tensor& area_ranges, const Tensor& iou_thresholds,
+    bool return_matches) {
   constexpr const char* op = "coco_match";
   const Tensor dt_area = checked_numbers(op, "dt_areas", dt_areas, {-1}, "(D,)");
   const Tensor gt_area = checked_numbers(op, "gt_areas", gt_areas, {-1}, "(G,)");
   const int64_t num_dt = dt_area.size(0);
   const int64_t num_gt = gt_area.size(0);
+  const Tensor unmatched_ignore =
+      checked_input(op, "dt_ignore", dt_ignore, ScalarType::Bool, {num_dt}, "(D,)");
   const Tensor crowd = checked_input(op, "gt_crowd", gt_crowd, ScalarType::Bool, {num_gt}, "(G,)");
   const Tensor ignore =
       checked_input(op, "gt_ignore", gt_ignore, ScalarType::Bool, {num_gt}, "(G,)");
@@ -57,6 +98,7 @@ std::tuple<Tensor, Tensor, Tensor> coco_match_cpu(
   inputs.num_gt = num_gt;
   inputs.dt_areas = data_of<double>(dt_area);
   inputs.gt_areas = data_of<double>(gt_area);
+  inputs.dt_ignore = data_of<bool>(unmatched_ignore);
   inputs.gt_crowd = data_of<bool>(crowd);
   inputs.gt_ignore = data_of<bool>(ignore);
   inputs.num_areas = ranges.size(0);
@@ -81,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> coco_match_cpu(
 std::tuple<Tensor, Tensor, Tensor> coco_accumulate_cpu(
     const Tensor& dt_status, const Tensor& gt_ignored, const Tensor& dt_scores,
     const Tensor& dt_ranks, const Tensor& dt_category_offsets, const Tensor& gt_category_offsets,
-    const Tensor& recall_thresholds, const Tensor& max_dets) {
+    const Tensor& recall_thresholds, const Tensor& max_dets, bool return_scores) {
   constexpr const char* op = "coco_accumulate";
   const Tensor status =
       checked_input(op, "dt_status", dt_status, ScalarType::Byte, {-1, -1, -1}, "(A, T, D)");
@@ -123,16 +165,19 @@ std::tuple<Tensor, Tensor, Tensor> coco_accumulate_cpu(
   Tensor recall = torch::stable::empty(
       {inputs.num_thresholds, num_categories, inputs.num_areas, inputs.num_max_dets},
       ScalarType::Double);
-  Tensor scores = torch::stable::empty(precision.sizes(), ScalarType::Double);
+  Tensor scores =
+      torch::stable::empty({inputs.num_thresholds, return_scores ? inputs.num_recalls : 0,
+                            num_categories, inputs.num_areas, inputs.num_max_dets},
+                           ScalarType::Double);
   const AccumulationOutputs outputs = {mutable_data_of<double>(precision),
                                        mutable_data_of<double>(recall),
-                                       mutable_data_of<double>(scores)};
+                                       return_scores ? mutable_data_of<double>(scores) : nullptr};
   std::vector<int64_t> order(num_dt);
   parallel_blocks(num_categories, 1, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) coco_sort_category(inputs, k, order.data());
   });
   const int64_t num_curves = num_categories * inputs.num_areas * inputs.num_max_dets;
-  parallel_blocks(num_curves, 1, [&](int64_t begin, int64_t end) {
+  parallel_blocks(num_curves, kCurvesPerBlock, [&](int64_t begin, int64_t end) {
     for (int64_t curve = begin; curve < end; ++curve) {
       coco_accumulate_curve(inputs, order.data(), curve, outputs);
     }
@@ -148,17 +193,22 @@ STABLE_TORCH_LIBRARY_FRAGMENT(detectron2, m) {
       "coco_box_iou(Tensor dt_boxes, Tensor gt_boxes, Tensor gt_crowd, Tensor dt_offsets, "
       "Tensor gt_offsets) -> Tensor");
   m.def(
-      "coco_match(Tensor ious, Tensor dt_areas, Tensor gt_areas, Tensor gt_crowd, "
-      "Tensor gt_ignore, Tensor dt_offsets, Tensor gt_offsets, Tensor area_ranges, "
-      "Tensor iou_thresholds, bool return_matches) -> (Tensor, Tensor, Tensor)");
+      "coco_keypoint_similarity(Tensor dt_keypoints, Tensor gt_keypoints, Tensor gt_boxes, "
+      "Tensor gt_areas, Tensor sigmas, Tensor dt_offsets, Tensor gt_offsets) -> Tensor");
+  m.def(
+      "coco_match(Tensor ious, Tensor dt_areas, Tensor gt_areas, Tensor dt_ignore, "
+      "Tensor gt_crowd, Tensor gt_ignore, Tensor dt_offsets, Tensor gt_offsets, "
+      "Tensor area_ranges, Tensor iou_thresholds, bool return_matches) -> (Tensor, Tensor, "
+      "Tensor)");
   m.def(
       "coco_accumulate(Tensor dt_status, Tensor gt_ignored, Tensor dt_scores, Tensor dt_ranks, "
       "Tensor dt_category_offsets, Tensor gt_category_offsets, Tensor recall_thresholds, "
-      "Tensor max_dets) -> (Tensor, Tensor, Tensor)");
+      "Tensor max_dets, bool return_scores) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(detectron2, CPU, m) {
   m.impl("coco_box_iou", TORCH_BOX(&detectron2::coco_box_iou_cpu));
+  m.impl("coco_keypoint_similarity", TORCH_BOX(&detectron2::coco_keypoint_similarity_cpu));
   m.impl("coco_match", TORCH_BOX(&detectron2::coco_match_cpu));
   m.impl("coco_accumulate", TORCH_BOX(&detectron2::coco_accumulate_cpu));
 }

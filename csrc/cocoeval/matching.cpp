@@ -71,7 +71,8 @@ class GroupMatcher {
         taken_[gt] = !in_.gt_crowd[gt_begin_ + gt];
         if (ignored[gt]) status = DetectionStatus::kIgnored;
       } else {
-        status = out_of_range(in_.dt_areas[dt_begin_ + d], in_.area_ranges + 2 * a)
+        status = in_.dt_ignore[dt_begin_ + d] ||
+                         out_of_range(in_.dt_areas[dt_begin_ + d], in_.area_ranges + 2 * a)
                      ? DetectionStatus::kIgnored
                      : DetectionStatus::kFalsePositive;
       }

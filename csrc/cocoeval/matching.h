@@ -18,6 +18,7 @@ struct MatchingInputs {
   int64_t num_gt;
   const double* dt_areas;
   const double* gt_areas;
+  const bool* dt_ignore;  // ignored where unmatched, whatever its area
   const bool* gt_crowd;   // may match any number of detections
   const bool* gt_ignore;  // ignored whatever its area
   int64_t num_areas;
@@ -35,7 +36,7 @@ struct MatchingOutputs {
 // Matches the groups in [begin, end). At each threshold, detections choose in order of score: the
 // free ground truth of highest IoU, the later one among equals, and an ignored one only where no
 // other reaches the threshold. A detection matched to an ignored ground truth is ignored, and so is
-// an unmatched one whose own area is out of range.
+// an unmatched one that is marked so, or whose own area is out of range.
 void coco_match(const MatchingInputs& inputs, int64_t begin, int64_t end,
                 const MatchingOutputs& outputs);
 

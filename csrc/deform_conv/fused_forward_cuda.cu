@@ -406,13 +406,13 @@ int64_t packed_outputs(const DeformConvShape& shape) {
   return divide_up(shape.out_channels, kOutputAlignment) * kOutputAlignment;
 }
 
-// Images whose input is packed at a time: as many as fill the device, so that the work space does
-// not grow with the batch.
+// Images whose input is packed at a time: as many as fill the device twice, so that the work space
+// does not grow with the batch.
 int64_t images_per_launch(const DeformConvShape& shape) {
   const int64_t tiles = divide_up(shape.out_height * shape.out_width, WideTile::kPixels) *
                         divide_up(shape.out_channels, WideTile::kOutputs);
   const int64_t processors = device_attribute(cudaDevAttrMultiProcessorCount);
-  const int64_t images = (processors + tiles / 2) / tiles;
+  const int64_t images = (2 * processors + tiles / 2) / tiles;
   return std::min(shape.batch, std::max<int64_t>(images, 1));
 }
 

@@ -1,9 +1,19 @@
+#include <limits>
+
 #include "csrc/nms_rotated/nms_rotated.h"
 #include "csrc/nms_rotated/nms_rotated_args.h"
 #include "csrc/torch_abi/torch_abi.h"
 
 namespace detectron2 {
 namespace {
+
+// Where CUDA sorts, a NaN comes first or last by its sign, and bfloat16's never first.
+Tensor stable_argsort_descending(const Tensor& float_scores) {
+  Tensor nan = torch::stable::new_empty(float_scores, {1});
+  torch::stable::fill_(nan, std::numeric_limits<double>::quiet_NaN());
+  return aten::stable_argsort_descending(
+      aten::where(aten::not_equal(float_scores, float_scores), nan, float_scores));
+}
 
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
   check_nms_rotated_args(boxes, scores);
@@ -17,8 +27,7 @@ Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_thresho
   const Tensor contiguous_boxes = contiguous_as(boxes, dtype);
   const Tensor contiguous_scores = contiguous_as(scores, dtype);
   const bool wants_order = nms_rotated_wants_order(count);
-  // In float32 at least: where CUDA sorts bfloat16, NaN does not come first.
-  const Tensor order = wants_order ? aten::stable_argsort_descending(contiguous_scores) : kept;
+  const Tensor order = wants_order ? stable_argsort_descending(contiguous_scores) : kept;
   const Tensor total = empty_pinned_int64();
   int64_t num_kept = 0;
   dispatch_compute_dtype(dtype, [&](auto zero) {

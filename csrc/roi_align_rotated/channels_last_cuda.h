@@ -25,6 +25,73 @@ namespace roi_align_rotated_detail {
 template <typename T>
 constexpr int kWordChannels = sizeof(uint32_t) / sizeof(T);
 
+// ---- RoIs ---------------------------------------------------------------------------------------
+
+struct RoiRow {
+  float values[kRoiSize];
+};
+
+__device__ __forceinline__ RoiRow load_row(const RoiRows& rois, int k) {
+  const int64_t first = int64_t{k} * kRoiSize;
+  RoiRow row;
+#pragma unroll
+  for (int i = 0; i < kRoiSize; ++i) {
+    switch (rois.type) {
+      case RoiType::kFloat:
+        row.values[i] = static_cast<const float*>(rois.rows)[first + i];
+        break;
+      case RoiType::kHalf:
+        row.values[i] = widen(static_cast<const Half*>(rois.rows)[first + i]);
+        break;
+      case RoiType::kBFloat16:
+        row.values[i] = widen(static_cast<const BFloat16*>(rois.rows)[first + i]);
+        break;
+    }
+  }
+  return row;
+}
+
+// More of them are not looked at for each square.
+constexpr int64_t kMaxTestedRois = 4096;
+
+// Whether a RoI can sample one of some pixels in a row of an image: whether the circle about the
+// RoI meets the rows and columns that they are in. The margin is three pixels: samples up to a
+// pixel outside the map are moved onto it, and read the next pixel, too; and some rounding.
+// For all threads of a block of kThreads.
+template <int kThreads>
+__device__ __forceinline__ bool any_roi_near(const RoiRows& rois, int64_t image,
+                                             int64_t first_pixel, int64_t last_pixel,
+                                             const RoiAlignRotatedShape& shape) {
+  const int64_t top = first_pixel / shape.width;
+  const int64_t bottom = last_pixel / shape.width;
+  const int64_t left = top == bottom ? first_pixel - top * shape.width : 0;
+  const int64_t right = top == bottom ? last_pixel - top * shape.width : shape.width - 1;
+  const float scale = static_cast<float>(shape.spatial_scale);
+  const int num_rois = static_cast<int>(shape.num_rois);
+  for (int first = 0; first < num_rois; first += kThreads) {
+    const int k = first + static_cast<int>(threadIdx.x);
+    bool near = false;
+    if (k < num_rois) {
+      const RoiRow row = load_row(rois, k);
+      const float center_x = row.values[1] * scale - 0.5f;
+      const float center_y = row.values[2] * scale - 0.5f;
+      const float diagonal =
+          sqrtf(row.values[3] * row.values[3] + row.values[4] * row.values[4]) * scale;
+      const float reach = diagonal * 0.50001f + 3;
+      const float beside = fmaxf(
+          fmaxf(static_cast<float>(left) - center_x, center_x - static_cast<float>(right)), 0.0f);
+      const float above = fmaxf(
+          fmaxf(static_cast<float>(top) - center_y, center_y - static_cast<float>(bottom)), 0.0f);
+      near = static_cast<int64_t>(row.values[0]) == image &&
+             !(beside * beside + above * above > reach * reach);
+    }
+    if (__syncthreads_or(near)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // ---- Bringing channels side by side -------------------------------------------------------------
 
 // Pixels, and words of a pixel, that a block brings into the other order.
@@ -37,19 +104,28 @@ __device__ __forceinline__ Bits load_once(const void* at) {
   return __ldcs(static_cast<const Bits*>(at));
 }
 
-// Copies images (C, H * W) to images (H * W, words), channels beyond the last as zeros. `pairs`:
-// two pixels of half precision are read at a time, which needs an even number of them.
+// Copies images (C, H * W) to images (H * W, words), channels beyond the last as zeros, and leaves
+// out squares that no RoI samples. `pairs`: two pixels of half precision are read at a time, which
+// needs an even number of them.
 template <typename T, bool pairs>
 __global__ void __launch_bounds__(kSquareThreads)
-    channels_last_kernel(const T* features, int64_t channels, int64_t plane, int64_t words,
+    channels_last_kernel(const T* features, RoiRows rois,
+                         const __grid_constant__ RoiAlignRotatedShape shape, int64_t words,
                          uint32_t* channels_last) {
   constexpr int kWords = kWordChannels<T>;
   __shared__ uint32_t square[kSquare][kSquare + 1];
+  const int64_t channels = shape.channels;
+  const int64_t plane = shape.height * shape.width;
   const int64_t word_blocks = (words + kSquare - 1) / kSquare;
   const int64_t squares = (plane + kSquare - 1) / kSquare;
   const int64_t first_word = blockIdx.x % word_blocks * kSquare;
   const int64_t first_pixel = blockIdx.x / word_blocks % squares * kSquare;
   const int64_t image = blockIdx.x / word_blocks / squares;
+  const int64_t last_pixel = min(first_pixel + kSquare, plane) - 1;
+  if (shape.num_rois <= kMaxTestedRois &&
+      !any_roi_near<kSquareThreads>(rois, image, first_pixel, last_pixel, shape)) {
+    return;
+  }
   const int pixels = static_cast<int>(min(int64_t{kSquare}, plane - first_pixel));
   const int count = static_cast<int>(min(int64_t{kSquare}, words - first_word));
   const int left = static_cast<int>(min(int64_t{kSquare * kWords}, channels - first_word * kWords));
@@ -200,7 +276,7 @@ __device__ __forceinline__ void store_pooled(const T* tile, int channels, int nu
 // then each warp takes some of these bins; `tile_bins` bins are written at a time.
 template <typename T, int words>
 __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
-    pool_channels_last_kernel(const uint32_t* features, int pixel_words, const float* rois,
+    pool_channels_last_kernel(const uint32_t* features, int pixel_words, RoiRows rois,
                               const __grid_constant__ RoiAlignRotatedShape shape, int tile_bins,
                               T* pooled) {
   extern __shared__ uint4 shared[];
@@ -218,7 +294,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
   pooled += (k * shape.channels + first_channel) * bins;
 
   if (warp == 0) {
-    const RotatedRoi<float> roi = load_rotated_roi(rois + int64_t{k} * kRoiSize, shape);
+    const RotatedRoi<float> roi = load_rotated_roi(load_row(rois, k).values, shape);
     if (lane == 0) {
       tile.roi = roi;
       tile.scale = sample_weight(roi);

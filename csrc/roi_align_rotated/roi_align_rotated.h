@@ -25,6 +25,14 @@ struct RoiAlignRotatedShape {
   double spatial_scale;
 };
 
+// How RoIs are stored that are read as float32: rows of six, side by side.
+enum class RoiType { kFloat, kHalf, kBFloat16 };
+
+struct RoiRows {
+  const void* rows;
+  RoiType type;
+};
+
 // T is float or double. The batch index of every RoI that is finite must be in range.
 template <typename T>
 void roi_align_rotated_forward_cpu(const T* features, const T* rois,
@@ -53,14 +61,16 @@ bool roi_align_rotated_can_pool_channels_last(const RoiAlignRotatedShape& shape)
 // Whether it pays to bring features into that form first.
 bool roi_align_rotated_prefers_channels_last(const RoiAlignRotatedShape& shape);
 
-// Copies (batch_size, channels, height, width) to (batch_size, height, width, pixel_stride).
+// Copies (batch_size, channels, height, width) to (batch_size, height, width, pixel_stride), save
+// for pixels that none of the RoIs can sample.
 template <typename T>
-void roi_align_rotated_channels_last_cuda(const T* features, const RoiAlignRotatedShape& shape,
-                                          int64_t pixel_stride, T* channels_last, void* stream);
+void roi_align_rotated_channels_last_cuda(const T* features, RoiRows rois,
+                                          const RoiAlignRotatedShape& shape, int64_t pixel_stride,
+                                          T* channels_last, void* stream);
 
 template <typename T>
 void roi_align_rotated_pool_channels_last_cuda(const T* features, int64_t pixel_stride,
-                                               const float* rois, const RoiAlignRotatedShape& shape,
+                                               RoiRows rois, const RoiAlignRotatedShape& shape,
                                                T* pooled, void* stream);
 
 // Adds to grad_features with atomics, so in no fixed order.

@@ -110,7 +110,7 @@ inline bool fits_32_bits(const RoiAlignRotatedShape& shape, int64_t block_channe
 }
 
 template <int words, typename T>
-void pool_channels_last(const T* features, int64_t pixel_stride, const float* rois,
+void pool_channels_last(const T* features, int64_t pixel_stride, RoiRows rois,
                         const RoiAlignRotatedShape& shape, T* pooled, cudaStream_t stream) {
   const int64_t bins = shape.pooled_height * shape.pooled_width;
   const int64_t parts = divide_up(bins, kPoolBins);
@@ -157,8 +157,9 @@ bool roi_align_rotated_prefers_channels_last(const RoiAlignRotatedShape& shape) 
 }
 
 template <typename T>
-void roi_align_rotated_channels_last_cuda(const T* features, const RoiAlignRotatedShape& shape,
-                                          int64_t pixel_stride, T* channels_last, void* stream) {
+void roi_align_rotated_channels_last_cuda(const T* features, RoiRows rois,
+                                          const RoiAlignRotatedShape& shape, int64_t pixel_stride,
+                                          T* channels_last, void* stream) {
   using namespace roi_align_rotated_detail;
   const int64_t plane = shape.height * shape.width;
   const int64_t words = pixel_stride / kWordChannels<T>;
@@ -169,13 +170,13 @@ void roi_align_rotated_channels_last_cuda(const T* features, const RoiAlignRotat
   const auto kernel =
       pairs ? channels_last_kernel<T, kWordChannels<T> == 2> : channels_last_kernel<T, false>;
   kernel<<<blocks, kSquareThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      features, shape.channels, plane, words, reinterpret_cast<uint32_t*>(channels_last));
+      features, rois, shape, words, reinterpret_cast<uint32_t*>(channels_last));
   check_launch("roi_align_rotated channels_last_kernel");
 }
 
 template <typename T>
 void roi_align_rotated_pool_channels_last_cuda(const T* features, int64_t pixel_stride,
-                                               const float* rois, const RoiAlignRotatedShape& shape,
+                                               RoiRows rois, const RoiAlignRotatedShape& shape,
                                                T* pooled, void* stream) {
   using namespace roi_align_rotated_detail;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
@@ -226,11 +227,11 @@ DETECTRON2_INSTANTIATE(Half)
 DETECTRON2_INSTANTIATE(BFloat16)
 #undef DETECTRON2_INSTANTIATE
 
-#define DETECTRON2_INSTANTIATE(T)                                                              \
-  template void roi_align_rotated_channels_last_cuda<T>(const T*, const RoiAlignRotatedShape&, \
-                                                        int64_t, T*, void*);                   \
-  template void roi_align_rotated_pool_channels_last_cuda<T>(                                  \
-      const T*, int64_t, const float*, const RoiAlignRotatedShape&, T*, void*);
+#define DETECTRON2_INSTANTIATE(T)                                          \
+  template void roi_align_rotated_channels_last_cuda<T>(                   \
+      const T*, RoiRows, const RoiAlignRotatedShape&, int64_t, T*, void*); \
+  template void roi_align_rotated_pool_channels_last_cuda<T>(              \
+      const T*, int64_t, RoiRows, const RoiAlignRotatedShape&, T*, void*);
 DETECTRON2_INSTANTIATE(float)
 DETECTRON2_INSTANTIATE(Half)
 DETECTRON2_INSTANTIATE(BFloat16)

@@ -23,39 +23,64 @@ bool is_channels_last(const Tensor& input) {
          reinterpret_cast<uintptr_t>(input.const_data_ptr()) % 16 == 0;
 }
 
-template <typename T>
-Tensor pool(const Tensor& input, const Tensor& rois, const RoiAlignRotatedShape& shape) {
-  void* const stream = current_cuda_stream(input);
-  Tensor features = input;
-  int64_t pixel_stride = 0;  // 0: channels are planes
-  if constexpr (sizeof(T) < sizeof(double)) {
-    if (is_channels_last<T>(input) && roi_align_rotated_can_pool_channels_last(shape)) {
-      pixel_stride = shape.channels;
-    } else if (roi_align_rotated_prefers_channels_last(shape)) {
-      const Tensor planes = contiguous_as(input, input.scalar_type());
-      pixel_stride = (shape.channels + kVector<T> - 1) / kVector<T> * kVector<T>;
-      features = torch::stable::new_empty(
-          input, {shape.batch_size, shape.height, shape.width, pixel_stride});
-      roi_align_rotated_channels_last_cuda(data_of<T>(planes), shape, pixel_stride,
-                                           mutable_data_of<T>(features), stream);
-    }
+// RoIs as the kernels for channels that are side by side read them.
+struct NarrowRois {
+  explicit NarrowRois(const Tensor& rois)
+      : tensor(contiguous_as(rois, rois.scalar_type() == ScalarType::Double ? ScalarType::Float
+                                                                            : rois.scalar_type())),
+        rows{tensor.const_data_ptr(), type_of(tensor.scalar_type())} {}
+
+  static RoiType type_of(ScalarType dtype) {
+    return dtype == ScalarType::Half       ? RoiType::kHalf
+           : dtype == ScalarType::BFloat16 ? RoiType::kBFloat16
+                                           : RoiType::kFloat;
   }
 
-  // Only now, while the device has begun to work.
-  const Tensor pooled = torch::stable::new_empty(
+  Tensor tensor;
+  RoiRows rows;
+};
+
+Tensor new_pooled(const Tensor& input, const RoiAlignRotatedShape& shape) {
+  return torch::stable::new_empty(
       input, {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width});
-  const Tensor cast_rois = contiguous_as(rois, compute_dtype(input.scalar_type()));
+}
+
+// Pools features whose channels are, or are first brought, side by side.
+template <typename T>
+Tensor pool_channels_last(const Tensor& input, const Tensor& rois, bool as_they_are,
+                          const RoiAlignRotatedShape& shape) {
+  void* const stream = current_cuda_stream(input);
+  const NarrowRois narrow(rois);
+  Tensor features = input;
+  int64_t pixel_stride = shape.channels;
+  if (!as_they_are) {
+    const Tensor planes = contiguous_as(input, input.scalar_type());
+    pixel_stride = (shape.channels + kVector<T> - 1) / kVector<T> * kVector<T>;
+    features = torch::stable::new_empty(
+        input, {shape.batch_size, shape.height, shape.width, pixel_stride});
+    roi_align_rotated_channels_last_cuda(data_of<T>(planes), narrow.rows, shape, pixel_stride,
+                                         mutable_data_of<T>(features), stream);
+  }
+  const Tensor pooled = new_pooled(input, shape);  // only now, while the device is at work
+  roi_align_rotated_pool_channels_last_cuda(data_of<T>(features), pixel_stride, narrow.rows, shape,
+                                            mutable_data_of<T>(pooled), stream);
+  return pooled;
+}
+
+template <typename T>
+Tensor pool(const Tensor& input, const Tensor& rois, const RoiAlignRotatedShape& shape) {
   if constexpr (sizeof(T) < sizeof(double)) {
-    if (pixel_stride > 0) {
-      roi_align_rotated_pool_channels_last_cuda(data_of<T>(features), pixel_stride,
-                                                data_of<float>(cast_rois), shape,
-                                                mutable_data_of<T>(pooled), stream);
-      return pooled;
+    const bool as_they_are =
+        is_channels_last<T>(input) && roi_align_rotated_can_pool_channels_last(shape);
+    if (as_they_are || roi_align_rotated_prefers_channels_last(shape)) {
+      return pool_channels_last<T>(input, rois, as_they_are, shape);
     }
   }
   const Tensor planes = contiguous_as(input, input.scalar_type());
+  const Tensor cast_rois = contiguous_as(rois, compute_dtype(input.scalar_type()));
+  const Tensor pooled = new_pooled(input, shape);
   roi_align_rotated_forward_cuda<T>(data_of<T>(planes), data_of<Accumulator<T>>(cast_rois), shape,
-                                    mutable_data_of<T>(pooled), stream);
+                                    mutable_data_of<T>(pooled), current_cuda_stream(input));
   return pooled;
 }
 

@@ -235,6 +235,14 @@ inline void bmm_out(const Tensor& left, const Tensor& right, const Tensor& outpu
   call<1>("aten::bmm", "out", left, right, output);
 }
 
+inline Tensor not_equal(const Tensor& left, const Tensor& right) {
+  return call<1>("aten::ne", "Tensor", left, right)[0];
+}
+
+inline Tensor where(const Tensor& condition, const Tensor& chosen, const Tensor& other) {
+  return call<1>("aten::where", "self", condition, chosen, other)[0];
+}
+
 inline Tensor masked_select(const Tensor& tensor, const Tensor& mask) {
   return call<1>("aten::masked_select", "", tensor, mask)[0];
 }

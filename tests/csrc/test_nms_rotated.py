@@ -202,8 +202,8 @@ def test_cheap_rejection_changes_nothing(dtype: torch.dtype, device: str) -> Non
 @pytest.mark.parametrize("count", [2500, 20_000])
 def test_scores_in_order(count: int, dtype: torch.dtype, device: str) -> None:
     """NaN first, then from inf to -inf; 0 and -0 are equal. Equal ones by index."""
-    values = torch.tensor([0.0, 1, -math.inf, math.nan, -0.0, math.inf, -1, 1e-6, -1e-6])
-    scores = values.repeat(-(-count // 9))[:count].to(dtype)
+    values = [0.0, 1, -math.inf, math.nan, -0.0, math.inf, -1, 1e-6, -1e-6, -math.nan]
+    scores = torch.tensor(values).repeat(-(-count // 10))[:count].to(dtype)
     without_area = torch.zeros(count, 5, dtype=dtype)
     kept = nms_rotated(without_area.to(device), scores.to(device), 0.5)
     assert torch.equal(kept.cpu(), torch.sort(scores, stable=True, descending=True)[1])

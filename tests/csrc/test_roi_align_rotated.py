@@ -431,6 +431,27 @@ def test_channels_last_of_an_odd_address_or_an_odd_number_of_channels_on_cuda() 
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("roi_dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_what_no_roi_samples_is_not_read_on_cuda(
+    dtype: torch.dtype, roi_dtype: torch.dtype
+) -> None:
+    """Few RoIs on a large map: at its corners, partly and just outside, large and turned."""
+    height, width = 90, 130
+    features = torch.randn(2, 64, height, width, generator=torch.Generator().manual_seed(0))
+    rows = [[0, 0, 0, 3, 3, 0], [0, 130, 90, 4, 2, 45], [0, -1, 50, 1.5, 1, 0]]
+    rows += [[0, 60, 90.5, 2, 1.5, 90], [1, 64, 31, 0, 0, 0], [1, 130.5, 20, 1, 60, 5]]
+    rows += [[1, 30, 60, 70, 1, 30], [1, 3e6, 3e6, 8.4e6, 4, 45], [1, 80, 80, math.nan, 3, 0]]
+    rois = torch.tensor(rows).repeat(40, 1).to(roi_dtype)
+    arguments = (rois, 1.0, 7, 7, 2)
+    expected = roi_align_rotated_forward(features.to(dtype), *arguments)
+    # The memory that the operator is given next.
+    torch.full((features.numel() * 2,), math.nan, device="cuda")
+    result = roi_align_rotated_forward(features.to(dtype).cuda(), rois.cuda(), *arguments[1:])
+    torch.testing.assert_close(result.cpu(), expected, **tolerance(dtype))
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("channels", [3, 48])
 def test_infinite_features_stay_where_they_are_on_cuda(channels: int) -> None:
     """Samples outside the map read nothing, and those inside only their own four pixels."""

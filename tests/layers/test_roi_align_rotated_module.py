@@ -109,3 +109,16 @@ def test_cuda_gives_what_the_cpu_gives():
     pool = ROIAlignRotated((3, 5), 0.5, 0)
     result = pool(features.cuda(), rotated.cuda())
     torch.testing.assert_close(result.cpu(), pool(features, rotated), rtol=1e-4, atol=1e-4)
+
+
+def test_what_may_be_differentiated_is():
+    features, _, rotated = make_inputs()
+    pool = ROIAlignRotated((2, 2), 0.5, 2)
+    assert not pool(features, rotated).requires_grad
+    features.requires_grad_()
+    assert pool(features, rotated).requires_grad
+    with torch.no_grad():
+        assert not pool(features, rotated).requires_grad
+    # PyTorch has no such transforms of registered operators; a gradient of zero would be wrong.
+    with pytest.raises(RuntimeError):
+        torch.func.grad(lambda x: pool(x, rotated).sum())(features.detach())

@@ -1,10 +1,10 @@
 """What the autograd registrations of several operators share."""
 
 import warnings
-from typing import Any
 
 import torch
-from torch import Tensor
+
+_library = torch.library.Library("detectron2", "IMPL")
 
 
 def alert_not_deterministic(operation: str) -> None:
@@ -20,14 +20,10 @@ def alert_not_deterministic(operation: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def _mark_not_differentiable(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.mark_non_differentiable(output)
-
-
-def _no_gradient(ctx: Any, grad: Tensor) -> tuple[None, ...]:
-    return (None,) * len(ctx.needs_input_grad)
-
-
 def register_not_differentiable(name: str) -> None:
-    """Let the operator ``name`` take arguments that require gradients, and give none back."""
-    torch.library.register_autograd(name, _no_gradient, setup_context=_mark_not_differentiable)
+    """Let the operator ``name`` take arguments that require gradients, and give none back.
+
+    Nothing is left to do for autograd then; a Python function for it would cost as much host time
+    as all else before a kernel starts.
+    """
+    _library.impl(name, torch.library.fallthrough_kernel, "Autograd")

@@ -60,11 +60,12 @@ def image_table(
         for area in range(len(params.areaRng))
         for image_id in params.imgIds
     }
+    all_dt_ids, all_gt_ids = packed.detections.values("id"), packed.ground_truths.values("id")
     for group, (image_id, category_id) in enumerate(_group_keys(packed, params)):
         dt = slice(*packed.dt_offsets[group : group + 2])
         gt = slice(*packed.gt_offsets[group : group + 2])
-        dt_ids = [detection["id"] for detection in packed.group_detections(group)]
-        gt_ids = [ground_truth["id"] for ground_truth in packed.group_ground_truths(group)]
+        dt_ids = [all_dt_ids[index] for index in packed.dt_order[dt]]
+        gt_ids = [all_gt_ids[index] for index in packed.gt_order[gt]]
         for area, area_range in enumerate(params.areaRng):
             status, ignored = dt_status[area, :, dt], gt_ignored[area, gt]
             matched_dt, matched_gt = _matched_ids(

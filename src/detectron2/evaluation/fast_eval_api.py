@@ -12,8 +12,11 @@ from pycocotools.cocoeval import COCOeval, Params
 
 from detectron2.evaluation import _coco_ops  # noqa: F401  (registers the ops)
 from detectron2.evaluation._coco_packing import PackedAnnotations, pack_annotations
+from detectron2.evaluation._coco_results import load_results
 from detectron2.evaluation._coco_similarity import box_ious, keypoint_similarities, mask_ious
 from detectron2.evaluation._coco_tables import image_table, similarity_table
+
+__all__ = ["COCOeval_opt", "load_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class COCOeval_opt(COCOeval):  # noqa: N801  (the name is public API)
             torch.from_numpy(packed.gt_category_offsets),
             torch.tensor(np.asarray(params.recThrs, dtype=np.float64)),
             torch.tensor(params.maxDets, dtype=torch.int64),
+            True,
         )
         self.eval = {
             "params": params,
@@ -133,7 +137,7 @@ class COCOeval_opt(COCOeval):  # noqa: N801  (the name is public API)
         if self.params.iouType == "bbox":
             return box_ious(packed)
         if self.params.iouType == "segm":
-            return mask_ious(packed, self.cocoGt, self.cocoDt)
+            return mask_ious(packed)
         if self.params.iouType == "keypoints":
             return keypoint_similarities(packed, self.params.kpt_oks_sigmas)
         raise ValueError(
@@ -146,6 +150,7 @@ class COCOeval_opt(COCOeval):  # noqa: N801  (the name is public API)
             torch.from_numpy(self._similarities),
             torch.from_numpy(packed.dt_areas),
             torch.from_numpy(packed.gt_areas),
+            torch.from_numpy(packed.dt_ignore),
             torch.from_numpy(packed.gt_crowd),
             torch.from_numpy(packed.gt_ignore),
             torch.from_numpy(packed.dt_offsets),

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.utils import _pair
 
 import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
+from detectron2._ops import forward_only
 
 # Code written for upstream imports these names from here.
 from detectron2.utils.develop import create_dummy_class, create_dummy_func
@@ -83,8 +84,18 @@ def deform_conv(
     """
     strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
     _check_sizes(input, weight, strides, paddings, dilations)
-    return torch.ops.detectron2.deform_conv(
-        input, offset, None, weight, None, strides, paddings, dilations, groups, deformable_groups
+    return forward_only.call(
+        torch.ops.detectron2.deform_conv.default,
+        input,
+        offset,
+        None,
+        weight,
+        None,
+        strides,
+        paddings,
+        dilations,
+        groups,
+        deformable_groups,
     )
 
 
@@ -125,8 +136,18 @@ def modulated_deform_conv(
     """
     strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
     _check_sizes(input, weight, strides, paddings, dilations)
-    return torch.ops.detectron2.deform_conv(
-        input, offset, mask, weight, bias, strides, paddings, dilations, groups, deformable_groups
+    return forward_only.call(
+        torch.ops.detectron2.deform_conv.default,
+        input,
+        offset,
+        mask,
+        weight,
+        bias,
+        strides,
+        paddings,
+        dilations,
+        groups,
+        deformable_groups,
     )
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
+from detectron2._ops import forward_only
 
 # Code written for upstream imports this name from here.
 from detectron2.layers.wrappers import disable_torch_compiler
@@ -35,8 +36,18 @@ def roi_align_rotated(
         ``(K, C, rows, columns)`` in the dtype of ``input``.
     """
     rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    return torch.ops.detectron2.roi_align_rotated_forward(
-        input, roi, spatial_scale, rows, columns, sampling_ratio
+    if torch.jit.is_scripting():
+        return torch.ops.detectron2.roi_align_rotated_forward(
+            input, roi, spatial_scale, rows, columns, sampling_ratio
+        )
+    return forward_only.call(
+        torch.ops.detectron2.roi_align_rotated_forward.default,
+        input,
+        roi,
+        spatial_scale,
+        rows,
+        columns,
+        sampling_ratio,
     )
 
 

@@ -1,0 +1,4 @@
+from ._schedule import train_for
+from .mask_rcnn_R_50_FPN_100ep_LSJ import dataloader, lr_multiplier, model, optimizer, train
+
+train_for(400, train, lr_multiplier)
