@@ -278,3 +278,20 @@ def test_cuda_without_a_kernel(monkeypatch):
         assert len(_WITHOUT_KERNEL) == len(before) + 1
     finally:
         _WITHOUT_KERNEL.intersection_update(before)
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_cuda_graph():
+    """A graph keeps nothing that goes away when the layer forgets what it knows."""
+    conv = layer(dtype=torch.float32).cuda()
+    x = numbers(21, 2, 4, 9, 10).float().cuda()
+    expected = conv_relu(conv, x)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = conv_relu(conv, x)
+    conv.eval()
+    junk = [torch.full((6,), 1e6, device="cuda") for _ in range(100)]
+    graph.replay()
+    torch.testing.assert_close(y, expected)
+    del junk

@@ -48,6 +48,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     # 2: running_mean and running_var exist. 3: eps is added to the variance.
     _version = 3
+    _affine_map = None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -57,7 +58,6 @@ class FrozenBatchNorm2d(nn.Module):
             self.register_buffer(name, torch.full((num_features,), value))
         # For code that treats this like a BatchNorm2d; None is not in the state dict.
         self.register_buffer("num_batches_tracked", None)
-        self._affine_map = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``(N, C, H, W)``; the result has the dtype of ``x``."""
@@ -91,12 +91,14 @@ class FrozenBatchNorm2d(nn.Module):
         buffers = self._buffers
         tensors = (buffers.get("weight"), buffers.get("bias"))
         tensors += (buffers.get("running_mean"), buffers.get("running_var"))
-        for tensor in tensors:
-            if tensor is None or tensor.requires_grad:
-                return None
-            if tensor.is_inference():  # such do not count their changes
-                scale, shift = self._scale_and_shift()
-                return scale[:, None, None, None], shift.to(dtype)
+        if any(tensor is None or tensor.requires_grad for tensor in tensors):
+            return None
+        # Tensors of inference mode do not count their changes, and what a CUDA graph reads must
+        # not go away before it does.
+        graph = self.weight.is_cuda and torch.cuda.is_current_stream_capturing()
+        if graph or any(tensor.is_inference() for tensor in tensors):
+            scale, shift = self._scale_and_shift()
+            return scale[:, None, None, None], shift.to(dtype)
         known = self._affine_map
         state = [(id(tensor), tensor._version, tensor.data_ptr()) for tensor in tensors]
         if known is None or known[0] != state or dtype not in known[2]:
@@ -115,7 +117,7 @@ class FrozenBatchNorm2d(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_affine_map": None}
+        return {name: value for name, value in self.__dict__.items() if name != "_affine_map"}
 
     def _load_from_state_dict(
         self,
