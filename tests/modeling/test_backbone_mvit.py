@@ -207,8 +207,8 @@ def test_half_precision(dtype):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_programs():
-    network = randomize(tiny(depth=3, last_block_indexes=(0, 2), out_features=("scale2", "scale3")))
+    network = randomize(tiny(depth=2, last_block_indexes=(0, 1), out_features=("scale3",)))
     torch._dynamo.reset()
     compiled = torch.compile(network, backend="eager", fullgraph=True)
-    for x in (numbers(5, 1, 3, 64, 64), numbers(6, 2, 3, 64, 96)):
-        torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-5)
+    x = numbers(5, 1, 3, 64, 64)
+    torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-5)
