@@ -21,9 +21,9 @@ __all__ = [
 def missing_to_multiple(size: int, divisor: int) -> int:
     """What is missing from ``size`` to a multiple of ``divisor``.
 
-    Not ``-size % divisor``, for which PyTorch's compiler has no kernel where sizes are dynamic.
+    Without remainders, which PyTorch's compiler is slow with where sizes are dynamic.
     """
-    return (divisor - size % divisor) % divisor
+    return (size + divisor - 1) // divisor * divisor - size
 
 
 def window_partition(x: torch.Tensor, window_size: int) -> tuple[torch.Tensor, tuple[int, int]]:
