@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "csrc/common/parallel_for.h"
-#include "csrc/pairwise_iou/aligned_box.h"
+#include "csrc/common/aligned_box.h"
 
 namespace detectron2 {
 

@@ -235,6 +235,11 @@ inline void bmm_out(const Tensor& left, const Tensor& right, const Tensor& outpu
   call<1>("aten::bmm", "out", left, right, output);
 }
 
+// The sum of all elements, (); a Tensor of the same dtype.
+inline Tensor sum(const Tensor& tensor) {
+  return call<1>("aten::sum", "", tensor, std::optional<ScalarType>())[0];
+}
+
 inline Tensor not_equal(const Tensor& left, const Tensor& right) {
   return call<1>("aten::ne", "Tensor", left, right)[0];
 }

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from detectron2.utils import _deferred_scalars
+from detectron2.utils._deferred_scalars import DeferredScalars
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventStorage,
@@ -470,3 +472,68 @@ def test_writer_interface() -> None:
     with pytest.raises(NotImplementedError):
         EventWriter().write()
     EventWriter().close()
+
+
+class TestDeferredScalars:
+    def test_order_and_values(self) -> None:
+        queue, seen = DeferredScalars(), []
+        queue.add(torch.tensor([1, 2]), lambda v: seen.append(("a", v)))
+        queue.add(None, lambda v: seen.append(("b", v)))
+        queue.add(torch.tensor([0.5]), lambda v: seen.append(("c", v)))
+        assert queue
+        assert not seen
+        queue.flush()
+        assert seen == [("a", [1.0, 2.0]), ("b", []), ("c", [0.5])]
+        queue.flush()
+        assert not queue
+        assert len(seen) == 3
+
+    def test_does_not_grow_for_ever(self) -> None:
+        queue, seen = DeferredScalars(), []
+        for i in range(5000):
+            queue.add(torch.tensor([i]), seen.extend)
+        queue.flush()
+        assert seen == list(range(5000))
+        assert _deferred_scalars._MOST_PENDING < 5000
+
+    def test_numbers_wait_for_those_before_them(self) -> None:
+        storage = EventStorage(3)
+        storage._deferred.add(torch.tensor([1.0]), lambda v: storage._record("x", v[0], 3))
+        storage.put_scalar("x", 2.0)
+        assert storage.history("x").values() == [(1.0, 3), (2.0, 3)]
+
+    def test_later_scalars_on_the_cpu(self) -> None:
+        storage = EventStorage(3)
+        with storage.name_scope("stage1"):
+            storage.put_scalars_later(torch.tensor([1, 4]), lambda v: {"part": v[0] / v[1]})
+        assert storage.latest() == {"stage1/part": (0.25, 3)}
+        storage.put_scalars_later(torch.tensor([0]), lambda v: {})
+        assert set(storage.latest()) == {"stage1/part"}
+        with pytest.raises(ValueError, match="smoothing_hint"):
+            storage.put_scalars_later(torch.ones(1), lambda v: {"stage1/part": v[0]}, False)
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("read", ["history", "histories", "latest", "smoothed", "hints"])
+    def test_device_is_not_waited_for_until_read(self, read: str) -> None:
+        value = torch.tensor(1.0, device="cuda")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            storage = EventStorage(5)
+            with storage.name_scope("scope"):
+                storage.put_scalar("a", value)
+                storage.put_scalars_later(value[None], lambda v: {"b": v[0] + 1})
+            value += 10  # The one that was put keeps its value.
+            storage.step()
+            storage.put_scalar("scope/a", 7.0)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if read == "history":
+            assert storage.history("scope/a").values() == [(1.0, 5), (7.0, 6)]
+        elif read == "histories":
+            assert set(storage.histories()) == {"scope/a", "scope/b"}
+        elif read == "latest":
+            assert storage.latest()["scope/a"] == (7.0, 6)
+        elif read == "smoothed":
+            assert storage.latest_with_smoothing_hint()["scope/a"] == (4.0, 6)
+        else:
+            assert storage.smoothing_hints() == {"scope/a": True, "scope/b": True}

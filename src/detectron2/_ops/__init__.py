@@ -16,11 +16,14 @@ from detectron2._ops import (
     deform_conv,
     heatmaps_to_keypoints,
     mask_bounding_boxes,
+    nms_groups,
     nms_rotated,
     pairwise_iou,
     paste_masks,
     rasterize_polygons,
+    resize_bilinear,
     roi_align_rotated,
+    sigmoid_focal_loss,
 )
 
 __all__ = [
@@ -28,9 +31,12 @@ __all__ = [
     "deform_conv",
     "heatmaps_to_keypoints",
     "mask_bounding_boxes",
+    "nms_groups",
     "nms_rotated",
     "pairwise_iou",
     "paste_masks",
     "rasterize_polygons",
+    "resize_bilinear",
     "roi_align_rotated",
+    "sigmoid_focal_loss",
 ]

@@ -162,9 +162,9 @@ class Boxes:
         """Copy the boxes, storage included."""
         return Boxes(self.tensor.clone())
 
-    def to(self, device: torch.device) -> "Boxes":
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Boxes":
         """Return the boxes on ``device``; they share storage if they are there already."""
-        return Boxes(self.tensor.to(device=device))
+        return Boxes(self.tensor.to(device=device, non_blocking=non_blocking))
 
     def area(self) -> torch.Tensor:
         """Areas, ``(N,)``; negative for a box with one side inverted."""

@@ -247,6 +247,13 @@ class PolygonMasks:
             [_as_polygon(polygon) for polygon in instance] for instance in polygons
         ]
 
+    @classmethod
+    def _of_checked(cls, polygons: list[list[np.ndarray]]) -> "PolygonMasks":
+        """Wrap polygons of other masks, which need not be looked at again."""
+        masks = cls([])
+        masks.polygons = polygons
+        return masks
+
     def to(self, *args: Any, **kwargs: Any) -> "PolygonMasks":
         """Return these very masks: polygons are always on the CPU."""
         return self
@@ -286,9 +293,9 @@ class PolygonMasks:
                 array ``(N,)``, or an integer one ``(K,)``.
         """
         if isinstance(item, slice):
-            return PolygonMasks(self.polygons[item])
+            return PolygonMasks._of_checked(self.polygons[item])
         if isinstance(item, int):
-            return PolygonMasks([self.polygons[item]])
+            return PolygonMasks._of_checked([self.polygons[item]])
         index = item.cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
         if index.size == 0 and index.dtype != np.bool_:
             index = index.astype(np.int64)  # of an empty list NumPy makes floats
@@ -299,7 +306,7 @@ class PolygonMasks:
                 f"{len(self)} polygon masks cannot be indexed by {index.dtype} values of the "
                 f"shape {list(index.shape)}"
             )
-        return PolygonMasks([self.polygons[i] for i in index.reshape(-1)])
+        return PolygonMasks._of_checked([self.polygons[i] for i in index.reshape(-1).tolist()])
 
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         """Yield the list of polygons of each instance."""
@@ -345,7 +352,7 @@ class PolygonMasks:
         for polymasks in polymasks_list:
             if not isinstance(polymasks, PolygonMasks):
                 raise TypeError(f"expected a list of PolygonMasks, got one with {polymasks!r}")
-        return type(polymasks_list[0])(
+        return type(polymasks_list[0])._of_checked(
             [instance for polymasks in polymasks_list for instance in polymasks.polygons]
         )
 

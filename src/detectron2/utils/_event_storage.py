@@ -2,13 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
+
+from detectron2.utils._deferred_scalars import DeferredScalars
 
 # Not local to a thread: metrics may be written from one beside the training loop's.
 _active_storages: list["EventStorage"] = []
@@ -36,6 +38,9 @@ class EventStorage:
 
     As a context manager it is what :func:`get_event_storage` returns inside. The loop calls
     :meth:`step` (or sets :attr:`iter`) once an iteration.
+
+    Scalars that are on a device other than the CPU stay there until something is read: to put them
+    does not wait for the device, and to read them waits once for all.
     """
 
     def __init__(self, start_iter: int = 0) -> None:
@@ -47,6 +52,7 @@ class EventStorage:
         self._smoothing_hints: dict[str, bool] = {}
         self._latest_scalars: dict[str, tuple[float, int]] = {}
         self._current_prefix = ""
+        self._deferred = DeferredScalars()
 
     def put_image(self, img_name: str, img_tensor: Any) -> None:
         """Keep an image for the writers that show images.
@@ -73,13 +79,56 @@ class EventStorage:
             ValueError: the smoothing hint is not the one that the name had before.
         """
         name = self._current_prefix + name
-        value = float(value)
         iteration = self._iter if cur_iter is None else cur_iter
+        self._check_smoothing_hint(name, smoothing_hint, iteration)
+        if isinstance(value, torch.Tensor) and value.device.type not in ("cpu", "meta"):
+            # A copy, as the caller may go on changing it.
+            self._deferred.add(
+                value.detach().reshape(1).clone(),
+                lambda values: self._record(name, values[0], iteration),
+            )
+            return
+        number = float(value)
+        if self._deferred:
+            # Behind those that came before it, one of which may be of the same name.
+            self._deferred.add(None, lambda _: self._record(name, number, iteration))
+        else:
+            self._record(name, number, iteration)
+
+    def put_scalars_later(
+        self,
+        values: torch.Tensor,
+        to_scalars: Callable[[list[float]], dict[str, float]],
+        smoothing_hint: bool = True,
+    ) -> None:
+        """Add scalars that are to be computed from values on a device, such as counts.
+
+        Args:
+            values: ``(K,)``, not to be changed any more. On the CPU they are read at once.
+            to_scalars: makes scalars, by name, of the values; it may leave out those that are not
+                defined. It is called when the storage is read next.
+            smoothing_hint: as for :meth:`put_scalar`.
+        """
+        prefix, iteration = self._current_prefix, self._iter
+
+        def record(numbers: list[float]) -> None:
+            for name, value in to_scalars(numbers).items():
+                self._check_smoothing_hint(prefix + name, smoothing_hint, iteration)
+                self._record(prefix + name, value, iteration)
+
+        if values.device.type == "cpu":
+            record(values.tolist())
+        else:
+            self._deferred.add(values, record)
+
+    def _check_smoothing_hint(self, name: str, smoothing_hint: bool, iteration: int) -> None:
         if self._smoothing_hints.setdefault(name, smoothing_hint) != smoothing_hint:
             raise ValueError(
                 f"scalar {name!r} has smoothing_hint={self._smoothing_hints[name]}, "
                 f"got {smoothing_hint} at iteration {iteration}"
             )
+
+    def _record(self, name: str, value: float, iteration: int) -> None:
         self._history[name].update(value, iteration)
         self._latest_scalars[name] = value, iteration
 
@@ -132,16 +181,19 @@ class EventStorage:
         Raises:
             KeyError: there are none.
         """
+        self._deferred.flush()
         if name not in self._history:
             raise KeyError(f"no scalar {name!r}; there are {sorted(self._history)}")
         return self._history[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """The histories of all scalars, by name."""
+        self._deferred.flush()
         return self._history
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """The last value of each scalar and the iteration that it belongs to."""
+        self._deferred.flush()
         return self._latest_scalars
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
@@ -153,7 +205,7 @@ class EventStorage:
         """
         return {
             name: (self._shown_value(name, window_size), iteration)
-            for name, (_, iteration) in list(self._latest_scalars.items())
+            for name, (_, iteration) in list(self.latest().items())
         }
 
     def _shown_value(self, name: str, window_size: int) -> float:
@@ -184,6 +236,7 @@ class EventStorage:
 
     def smoothing_hints(self) -> dict[str, bool]:
         """Whether each scalar is to be smoothed, by name."""
+        self._deferred.flush()
         return self._smoothing_hints
 
     def step(self) -> None:

@@ -1,0 +1,123 @@
+"""The best of scored boxes on several levels, for all images at once."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from detectron2.layers import cat
+from detectron2.modeling._constants import constant
+from detectron2.modeling._nms_selection import nms_mask, take
+from detectron2.structures import Boxes, Instances, RotatedBoxes
+
+
+@dataclass
+class Candidates:
+    """The K boxes of the highest scores on each of L levels of N images, by descending score.
+
+    Attributes:
+        logits: ``(N, L, K)``, float32.
+        indices: ``(N, L * K)``, int64, among the boxes of all levels, one after the other.
+        exist: bool, broadcastable to ``(N, L, K)``: False where a level has fewer than K boxes.
+    """
+
+    logits: torch.Tensor
+    indices: torch.Tensor
+    exist: torch.Tensor
+
+
+def top_candidates(logits: list[torch.Tensor], topk: int) -> Candidates:
+    """Find the ``topk`` best of each level.
+
+    Args:
+        logits: of each level, ``(N, R_i)``.
+        topk: of each level; all, where there are fewer.
+    """
+    # One topk of padded levels takes a fraction of the time of one for each level: its passes are
+    # many, and short.
+    sizes = [x.size(1) for x in logits]
+    size = max(sizes)
+    padded = [F.pad(x, [0, size - x.size(1)], value=-torch.inf) for x in logits]
+    values, indices = torch.stack(padded, dim=1).topk(min(topk, size), dim=2)
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    starts = [end - n for end, n in zip(ends, sizes, strict=True)]
+    level_sizes = constant(tuple(sizes), torch.int64, values.device)[:, None]
+    level_starts = constant(tuple(starts), torch.int64, values.device)[:, None]
+    exist = indices < level_sizes
+    # Of those that do not exist, any index will do.
+    indices = torch.where(exist, indices, 0) + level_starts
+    return Candidates(values.float(), indices.flatten(1), exist)
+
+
+def gather_boxes(boxes: list[torch.Tensor], candidates: Candidates) -> torch.Tensor:
+    """The candidates' rows ``(N, L * K, D)`` of what each level has, ``(N, R_i, D)``."""
+    return take(cat(boxes, dim=1), candidates.indices)
+
+
+def _clipped(boxes: torch.Tensor, image_sizes: list[tuple[int, int]]) -> torch.Tensor:
+    """Boxes ``(N, C, 4 or 5)``, clipped to their images."""
+    if boxes.size(2) == 4:
+        limits = [side for height, width in image_sizes for side in (width, height) * 2]
+        upper = constant(tuple(limits), boxes.dtype, boxes.device).view(-1, 1, 4)
+        return boxes.clamp(min=0).minimum(upper)
+    clipped = []
+    for of_image, size in zip(boxes, image_sizes, strict=True):
+        rotated = RotatedBoxes(of_image)
+        rotated.clip(size)
+        clipped.append(rotated.tensor)
+    return torch.stack(clipped)
+
+
+def select_proposals(
+    boxes: torch.Tensor,
+    candidates: Candidates,
+    image_sizes: list[tuple[int, int]],
+    nms_thresh: float,
+    post_nms_topk: int,
+    min_box_size: float,
+    training: bool,
+) -> list[Instances]:
+    """Choose proposals among the candidates; see ``find_top_rpn_proposals``.
+
+    Args:
+        boxes: ``(N, L * K, 4)``, or 5 for rotated ones.
+        candidates: their scores.
+        image_sizes: (height, width) of the N images.
+        nms_thresh: as there.
+        post_nms_topk: as there.
+        min_box_size: as there.
+        training: as there.
+    """
+    logits = candidates.logits.flatten(1)
+    exist = candidates.exist.expand_as(candidates.logits).flatten(1)
+    is_finite = torch.isfinite(logits) & torch.isfinite(boxes).all(dim=2)
+    boxes = _clipped(boxes, image_sizes)
+    sides = boxes[..., 2:] - boxes[..., :2] if boxes.size(2) == 4 else boxes[..., 2:4]
+    is_valid = exist & is_finite & (sides > min_box_size).all(dim=2)
+
+    groups = candidates.logits.size(0) * candidates.logits.size(1)
+    by_level = (groups, candidates.logits.size(2))
+    kept = nms_mask(boxes.view(*by_level, boxes.size(2)), is_valid.view(by_level), nms_thresh)
+    kept = kept.view_as(is_valid)
+    size = min(post_nms_topk, kept.size(1))
+    best_logits, best = torch.where(kept, logits, -torch.inf).topk(size, dim=1)
+    best_boxes = take(boxes, best)
+
+    # What the host has to know, in one transfer.
+    numbers = [kept.sum(dim=1).clamp(max=size)]
+    if training:
+        numbers.append((exist & ~is_finite).sum(dim=1))
+    counts, *num_bad = torch.stack(numbers).tolist()
+    if training and sum(num_bad[0]) > 0:
+        raise FloatingPointError(
+            f"{sum(num_bad[0])} of the best-scored boxes, or their scores, are infinite or NaN: "
+            f"the training has diverged"
+        )
+    kind = Boxes if boxes.size(2) == 4 else RotatedBoxes
+    results = []
+    for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
+        instances = Instances(image_size)
+        instances.proposal_boxes = kind(best_boxes[i, :count])
+        instances.objectness_logits = best_logits[i, :count]
+        results.append(instances)
+    return results
