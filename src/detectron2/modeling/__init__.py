@@ -17,7 +17,6 @@ from detectron2.modeling.backbone import (
     get_vit_lr_decay_rate,
     make_stage,
 )
-from detectron2.modeling.mmdet_wrapper import MMDetBackbone, MMDetDetector
 from detectron2.modeling.meta_arch import (
     FCOS,
     META_ARCH_REGISTRY,
@@ -30,6 +29,7 @@ from detectron2.modeling.meta_arch import (
     build_model,
     build_sem_seg_head,
 )
+from detectron2.modeling.mmdet_wrapper import MMDetBackbone, MMDetDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import (
     PROPOSAL_GENERATOR_REGISTRY,
@@ -68,14 +68,14 @@ __all__ = [
     "RPN_HEAD_REGISTRY",
     "SEM_SEG_HEADS_REGISTRY",
     "Backbone",
-    "MMDetBackbone",
-    "MMDetDetector",
     "BaseKeypointRCNNHead",
     "BaseMaskRCNNHead",
     "DatasetMapperTTA",
     "FastRCNNOutputLayers",
     "GeneralizedRCNN",
     "GeneralizedRCNNWithTTA",
+    "MMDetBackbone",
+    "MMDetDetector",
     "MViT",
     "PanopticFPN",
     "ProposalNetwork",
