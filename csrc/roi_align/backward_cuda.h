@@ -9,7 +9,6 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
-#include <type_traits>
 
 #include "csrc/common/warp_cuda.h"
 #include "csrc/roi_align/pool_cuda.h"
@@ -48,7 +47,7 @@ struct PixelWindow {
   int end_x;
 };
 
-// A level and an image in one number.
+// Which image of which level; read at once.
 struct alignas(8) MapIndex {
   int level;
   int image;
