@@ -21,8 +21,8 @@ from detectron2._ops import (
     pairwise_iou,
     paste_masks,
     rasterize_polygons,
-    roi_align,
     resize_bilinear,
+    roi_align,
     roi_align_rotated,
     sigmoid_focal_loss,
 )
@@ -37,8 +37,8 @@ __all__ = [
     "pairwise_iou",
     "paste_masks",
     "rasterize_polygons",
-    "roi_align",
     "resize_bilinear",
+    "roi_align",
     "roi_align_rotated",
     "sigmoid_focal_loss",
 ]
