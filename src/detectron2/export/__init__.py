@@ -4,14 +4,21 @@ import warnings
 
 from detectron2.config.config import CfgNode
 from detectron2.export import flatten, torchscript, torchscript_patch
+from detectron2.export.aoti import export_aoti
 from detectron2.export.flatten import TracingAdapter
+from detectron2.export.onnx import export_onnx
+from detectron2.export.program import ExportedModel, export_program
 from detectron2.export.torchscript import dump_torchscript_IR, scripting_with_instances
 
 __all__ = [
+    "ExportedModel",
     "STABLE_ONNX_OPSET_VERSION",
     "TracingAdapter",
     "add_export_config",
     "dump_torchscript_IR",
+    "export_aoti",
+    "export_onnx",
+    "export_program",
     "flatten",
     "scripting_with_instances",
     "torchscript",
