@@ -21,9 +21,21 @@ def _paths(schema: Schema) -> Iterator[tuple[str, ...]]:
         yield ("image_size",)
 
 
-def leaf_names(schema: Schema) -> tuple[str, ...]:
+def leaf_names(schema: Schema, unnamed: str) -> tuple[str, ...]:
     """A name for each leaf: its key, after the indices and keys on the way to it if another leaf
-    has the same key; such as "pred_boxes", or "0.instances.pred_boxes" of two images."""
-    paths = [path or ("value",) for path in _paths(schema)]
-    counts = Counter(path[-1] for path in paths)
-    return tuple(path[-1] if counts[path[-1]] == 1 else ".".join(path) for path in paths)
+    has the same key; such as "pred_boxes", or "0.instances.pred_boxes" of two images.
+
+    Args:
+        schema: of all leaves.
+        unnamed: what the names of leaves without a key begin with, as in "input.0".
+    """
+    paths = list(_paths(schema))
+    counts = Counter(path[-1] for path in paths if path)
+    names = []
+    for path in paths:
+        if all(key.isdecimal() for key in path):
+            path = (unnamed, *path)
+        elif counts[path[-1]] == 1:
+            path = path[-1:]
+        names.append(".".join(path))
+    return tuple(names)

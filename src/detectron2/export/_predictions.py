@@ -27,11 +27,10 @@ def predictions(model: nn.Module, batched_inputs: list[dict[str, torch.Tensor]])
     """
     if isinstance(model, PanopticFPN):
         detections, logits = model.inference(batched_inputs, do_postprocess=False)
+        images = [sample["image"] for sample in batched_inputs]
         return [
-            {"instances": instances, "sem_seg": of_image[:, : image.shape[1], : image.shape[2]]}
-            for instances, of_image, image in zip(
-                detections, logits, [x["image"] for x in batched_inputs], strict=True
-            )
+            {"instances": instances, "sem_seg": _cropped(of_image, image)}
+            for instances, of_image, image in zip(detections, logits, images, strict=True)
         ]
     if isinstance(model, GeneralizedRCNN):
         detections = model.inference(batched_inputs, do_postprocess=False)
@@ -43,3 +42,11 @@ def predictions(model: nn.Module, batched_inputs: list[dict[str, torch.Tensor]])
         detections = model.forward_inference(images, maps, model.head(maps))
         return [{"instances": instances} for instances in detections]
     return model(batched_inputs)
+
+
+def _cropped(logits: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Logits of the padded image without the padding."""
+    # Not by slices: a graph would hold for images with padding only, or for those without.
+    rows = torch.arange(image.shape[1], device=logits.device)
+    columns = torch.arange(image.shape[2], device=logits.device)
+    return logits.index_select(1, rows).index_select(2, columns)

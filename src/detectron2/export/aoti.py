@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-from torch import _inductor
 
 from detectron2.export.program import ExportedModel
 
@@ -42,6 +41,9 @@ def export_aoti(
     }
     options = dict(options or {})
     options["aot_inductor.metadata"] = {**options.get("aot_inductor.metadata", {}), **names}
-    return _inductor.aoti_compile_and_package(
+    # Not with the package: the Inductor takes a while to import.
+    import torch._inductor
+
+    return torch._inductor.aoti_compile_and_package(
         exported.program, package_path=os.fspath(path), inductor_configs=options
     )

@@ -100,7 +100,7 @@ def export_program(
                 f"programs take tensors only, got {leaf!r}, a {type(leaf).__name__}, among the "
                 f"inputs"
             )
-    input_names = leaf_names(inputs_schema)
+    input_names = leaf_names(inputs_schema, "input")
     dims = {"image": (1, 2)} if dynamic_dims is None else dynamic_dims
     _check_image_sizes(model, input_names, leaves)
     shapes = _dynamic_shapes(input_names, dims, dynamic_dims is not None)
@@ -108,9 +108,12 @@ def export_program(
     adapter = TracingAdapter(model, inputs, inference_func or predictions).eval()
     with torch.no_grad():
         program = torch.export.export(adapter, leaves, dynamic_shapes=(shapes,), strict=False)
-    return ExportedModel(
-        program, inputs_schema, adapter.outputs_schema, input_names, leaf_names(adapter.outputs_schema)
+    outputs_schema = adapter.outputs_schema
+    output_names = tuple(
+        f"output.{name}" if name in input_names else name
+        for name in leaf_names(outputs_schema, "output")
     )
+    return ExportedModel(program, inputs_schema, outputs_schema, input_names, output_names)
 
 
 def _key(name: str) -> str:
