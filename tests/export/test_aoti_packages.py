@@ -34,5 +34,5 @@ def test_name_of_the_package():
             return 2 * x
 
     exported = export_program(Double().eval(), torch.ones(2))
-    with pytest.raises(ValueError, match="ends in .pt2, got 'model.so'"):
+    with pytest.raises(ValueError, match=r"ends in \.pt2, got 'model\.so'"):
         export_aoti(exported, "model.so")

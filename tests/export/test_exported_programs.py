@@ -41,7 +41,10 @@ def predict(model, size):
                 "image_size",
             ),
         ),
-        ("panoptic", ("pred_boxes", "pred_classes", "pred_masks", "scores", "image_size", "sem_seg")),
+        (
+            "panoptic",
+            ("pred_boxes", "pred_classes", "pred_masks", "scores", "image_size", "sem_seg"),
+        ),
         ("retinanet", DETECTIONS),
         ("fcos", DETECTIONS),
     ],
@@ -120,7 +123,9 @@ def test_own_function_and_dimensions():
 
 def test_errors():
     model = make_detector("fcos")
-    with pytest.raises(ValueError, match="longer than 16, the model's coarsest stride, got 16 x 80"):
+    with pytest.raises(
+        ValueError, match="longer than 16, the model's coarsest stride, got 16 x 80"
+    ):
         export(model, (16, 80))
     with pytest.raises(ValueError, match="got 480, a int, among the inputs"):
         export_program(model, [{"image": image(SIZES[0]), "height": 480}])

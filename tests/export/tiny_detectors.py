@@ -28,9 +28,9 @@ class TinyPyramid(Backbone):
 
     def forward(self, x):
         features = {}
-        for name, conv in zip(_NAMES, self.convs):  # noqa: B905
+        for i, conv in enumerate(self.convs):
             x = torch.relu(conv(x))
-            features[name] = x
+            features[f"p{i + 2}"] = x
         return features
 
     def output_shape(self):
@@ -109,7 +109,9 @@ def make_detector(kind, seed=0):
             # Those of predictors are so small that all predictions are alike.
             if parameter.dim() > 1 and "convs" not in name:
                 fan_in = parameter[0].numel()
-                parameter.normal_(std=(0.3 if "bbox" in name or "deltas" in name else 2) / fan_in**0.5)
+                parameter.normal_(
+                    std=(0.3 if "bbox" in name or "deltas" in name else 2) / fan_in**0.5
+                )
     return model.eval()
 
 

@@ -11,8 +11,8 @@ from detectron2.export.program import ExportedModel, export_program
 from detectron2.export.torchscript import dump_torchscript_IR, scripting_with_instances
 
 __all__ = [
-    "ExportedModel",
     "STABLE_ONNX_OPSET_VERSION",
+    "ExportedModel",
     "TracingAdapter",
     "add_export_config",
     "dump_torchscript_IR",

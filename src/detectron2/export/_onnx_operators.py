@@ -8,7 +8,6 @@ from onnxscript import opset18 as op
 
 import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
 
-
 # Element types, as of onnx.TensorProto.
 _FLOAT, _BOOL = 1, 9
 
@@ -24,7 +23,9 @@ def _nms_groups(boxes: Any, valid: Any, classes: Any, iou_threshold: float) -> A
     scores = op.Unsqueeze(op.Where(valid, ranks, zero), [1])
     if classes is not None:
         # One class at least: the greatest of nothing is none.
-        last = op.ReduceMax(op.Concat(op.Reshape(classes, [-1]), op.Constant(value_ints=[0]), axis=0), keepdims=0)
+        last = op.ReduceMax(
+            op.Concat(op.Reshape(classes, [-1]), op.Constant(value_ints=[0]), axis=0), keepdims=0
+        )
         all_classes = op.Reshape(op.Range(0, op.Add(last, 1), 1), [1, -1, 1])
         scores = op.Where(op.Equal(op.Unsqueeze(classes, [1]), all_classes), scores, zero)
     kept = op.NonMaxSuppression(
@@ -33,7 +34,9 @@ def _nms_groups(boxes: Any, valid: Any, classes: Any, iou_threshold: float) -> A
     # Of (group, class, box).
     positions = op.Gather(kept, [0, 2], axis=1)
     nothing = op.And(valid, op.Not(valid))
-    return op.ScatterND(nothing, positions, op.Expand(op.Cast(1, to=_BOOL), op.Shape(kept, start=0, end=1)))
+    return op.ScatterND(
+        nothing, positions, op.Expand(op.Cast(1, to=_BOOL), op.Shape(kept, start=0, end=1))
+    )
 
 
 def _sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

@@ -19,7 +19,7 @@ from detectron2.structures import Instances
 
 _numbers = itertools.count()
 
-_CLASS = '''\
+_CLASS = """\
 class {name}:
     def __init__(self, image_size: Tuple[int, int]):
         self.image_size = image_size
@@ -57,9 +57,9 @@ class {name}:
 
 # Here, where TorchScript finds the names of the types.
 torch.jit.script({name})
-'''
+"""
 
-_PROPERTY = '''
+_PROPERTY = """
     @property
     def {field}(self) -> {type}:
         value = self._{field}
@@ -69,7 +69,7 @@ _PROPERTY = '''
     @{field}.setter
     def {field}(self, value: {type}) -> None:
         self._{field} = value
-'''
+"""
 
 # What is done with a field, if it is there, in the method that has this in its place.
 _STATEMENTS = {
@@ -92,7 +92,7 @@ def _check_name(field: str) -> None:
 
 
 def _source(name: str, fields: Mapping[str, Any], type_names: Mapping[str, str]) -> str:
-    parts = {part: "" for part in _STATEMENTS}
+    parts = dict.fromkeys(_STATEMENTS, "")
     attributes = presences = concatenations = properties = ""
     for i, (field, kind) in enumerate(fields.items()):
         type_name, is_tensor = type_names[field], kind is torch.Tensor
@@ -106,7 +106,9 @@ def _source(name: str, fields: Mapping[str, Any], type_names: Mapping[str, str])
             )
         none = f"torch.jit.annotate(Optional[{type_name}], None)"
         attributes += f"        self._{field} = {none}\n"
-        presences += f"        if name == '{field}':\n            return self._{field} is not None\n"
+        presences += (
+            f"        if name == '{field}':\n            return self._{field} is not None\n"
+        )
         joined = f"torch.cat([x.{field}{words['tensor']} for x in instances])"
         concatenations += _CONCATENATION.format(
             field=field, joined=joined if is_tensor else f"{type_name}({joined})"
@@ -151,7 +153,7 @@ def define_scripted_instances(fields: Mapping[str, Any]) -> type:
     names: dict[str, Any] = {type_names[field]: kind for field, kind in fields.items()}
     names.update(torch=torch, Tensor=torch.Tensor)
     # Not the builtin types, which TorchScript of PyTorch 2.10 takes in signatures only.
-    names.update(Dict=typing.Dict, List=typing.List, Optional=typing.Optional, Tuple=typing.Tuple)
+    names.update(Dict=dict, List=list, Optional=typing.Optional, Tuple=tuple)
     scripted = getattr(_run(_source(name, fields, type_names), number, names), name)
 
     def from_instances(cls: type, instances: Instances) -> Any:

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-
 from detectron2.export.program import ExportedModel
 
 __all__ = ["export_aoti"]

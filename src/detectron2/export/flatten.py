@@ -260,9 +260,7 @@ class TracingAdapter(nn.Module):
         self.allow_non_tensor = allow_non_tensor
         self.flattened_inputs, self.inputs_schema = self._tensors_of(self.inputs, "input")
 
-    def _tensors_of(
-        self, obj: Any, kind: str
-    ) -> tuple[tuple[torch.Tensor, ...], Schema | None]:
+    def _tensors_of(self, obj: Any, kind: str) -> tuple[tuple[torch.Tensor, ...], Schema | None]:
         leaves, schema = flatten_to_tuple(obj)
         tensors = tuple(x for x in leaves if isinstance(x, torch.Tensor))
         if len(tensors) == len(leaves):

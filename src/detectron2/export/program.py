@@ -128,7 +128,7 @@ def _dynamic_shapes(
     if unknown and must_exist:
         raise ValueError(f"dynamic_dims names {unknown}, but the inputs are {list(names)}")
     return tuple(
-        {dim: torch.export.Dim.DYNAMIC for dim in dims.get(_key(name), ())} for name in names
+        dict.fromkeys(dims.get(_key(name), ()), torch.export.Dim.DYNAMIC) for name in names
     )
 
 

@@ -67,17 +67,16 @@ def dump_torchscript_IR(model: torch.jit.ScriptModule, dir: str) -> None:  # noq
     PathManager.mkdirs(dir)
     code, graphs = [], []
     for name, module in model.named_modules():
-        # Containers, and what a script does not call, have no forward.
-        method = getattr(module, "forward", None)
-        if not hasattr(method, "graph"):
-            continue
-        title = f"# {name or 'the model'}: {getattr(module, 'original_name', type(module).__name__)}\n"
-        code.append(f"{title}{method.code}\n")
-        graphs.append(f"{title}{method.graph}\n")
+        title = f"# {name or 'the model'}: {getattr(module, 'original_name', '')}\n"
+        try:
+            code.append(f"{title}{module.code}\n")
+            graphs.append(f"{title}{module.graph}\n")
+        except (AttributeError, RuntimeError):
+            continue  # Containers, and what the script does not call, have no forward.
     texts = {
         "model_ts_code.txt": "".join(code),
         "model_ts_IR.txt": "".join(graphs),
-        "model_ts_IR_inlined.txt": str(getattr(model, "inlined_graph", "")),
+        "model_ts_IR_inlined.txt": str(model.inlined_graph),
         "model.txt": str(model),
     }
     for name, text in texts.items():

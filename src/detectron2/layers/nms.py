@@ -100,6 +100,7 @@ def _nms_of_any_size(
 _MOST_IN_PROGRAM = 2**16
 
 
+@torch.jit.unused
 def _exports_operator(boxes: torch.Tensor) -> bool:
     return torch.compiler.is_exporting() and boxes.device.type in ("cpu", "cuda")
 

@@ -17,7 +17,9 @@ def to_device(
     return pinned.to(device, non_blocking=True)
 
 
-def sizes_to_device(values: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def sizes_to_device(
+    values: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
     """:func:`constant` of sizes, which are symbols in a graph, and stay so."""
     if torch.compiler.is_compiling():
         return shapes_to_tensor(list(values), device).to(dtype)

@@ -92,7 +92,9 @@ class DenseInference(nn.Module):
         for of_level in logits:
             # Not of all levels together, which would be a copy of several times their size.
             size = of_level.size(1) * num_classes
-            best, indices = of_level.flatten(1).topk(torch.sym_min(self.test_topk_candidates, size), dim=1)
+            best, indices = of_level.flatten(1).topk(
+                torch.sym_min(self.test_topk_candidates, size), dim=1
+            )
             values.append(best)
             row = torch.div(indices, num_classes, rounding_mode="floor")
             classes.append(indices - row * num_classes)
