@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+import torch
+
 from detectron2.export.program import ExportedModel
 
 __all__ = ["export_aoti"]
@@ -24,7 +26,8 @@ def export_aoti(
     Args:
         exported: what ``export_program`` returned.
         path: the file to write, which ends in ``.pt2``.
-        options: of the Inductor, as of ``torch._inductor.aoti_compile_and_package``.
+        options: of the Inductor, as of ``torch._inductor.aoti_compile_and_package``. Of models
+            with transposed convolutions ``layout_optimization`` is always off.
 
     Returns:
         The path.
@@ -39,6 +42,10 @@ def export_aoti(
         "output_names": ",".join(exported.output_names),
     }
     options = dict(options or {})
+    if _has_transposed_convolution(exported.program):
+        # In channels-last layout, Inductor of PyTorch 2.14 reads their weights in the wrong order
+        # on the CPU: the masks of a Mask R-CNN come out wrong, without an error.
+        options["layout_optimization"] = False
     options["aot_inductor.metadata"] = {**options.get("aot_inductor.metadata", {}), **names}
     # Not with the package: the Inductor takes a while to import.
     import torch._inductor
@@ -46,3 +53,7 @@ def export_aoti(
     return torch._inductor.aoti_compile_and_package(
         exported.program, package_path=os.fspath(path), inductor_configs=options
     )
+
+
+def _has_transposed_convolution(program: torch.export.ExportedProgram) -> bool:
+    return any("conv_transpose" in str(node.target) for node in program.graph.nodes)
