@@ -5,8 +5,8 @@
     python benchmarks/models.py retinanet --device cpu --size 320 480 --repeats 3
 
 Weights are random, images are noise of one size, and training has 12 rectangles an image as ground
-truth, with masks. An iteration of training includes SGD's step. The time is from Python's first line
-until the device is idle; images are on the CPU before.
+truth, with masks. An iteration of training includes SGD's step. A time lasts from Python's first
+line until the device is idle; images are on the CPU before.
 
 The script uses the public API only, so that it times upstream, too, where that is what
 ``import detectron2`` finds: a ratio of the two needs one run of each on the same machine.
