@@ -17,10 +17,14 @@ extern "C" {
 extern DETECTRON2_HIDDEN char __libc_single_threaded;
 char __libc_single_threaded = 0;
 
-// exp, GLIBC_2.29. The function of long double has kept its version.
+// exp and pow, GLIBC_2.29. The functions of long double have kept their versions.
 DETECTRON2_HIDDEN double detectron2_exp(double value) __asm__("exp");
 double detectron2_exp(double value) {
   return static_cast<double>(std::exp(static_cast<long double>(value)));
+}
+DETECTRON2_HIDDEN double detectron2_pow(double base, double exponent) __asm__("pow");
+double detectron2_pow(double base, double exponent) {
+  return static_cast<double>(std::pow(static_cast<long double>(base), exponent));
 }
 
 // std::__throw_bad_array_new_length, GLIBCXX_3.4.29: what allocators call since GCC 11 when asked
