@@ -17,7 +17,7 @@ def downloads(monkeypatch, tmp_path):
         local.write_text(path)
         return str(local)
 
-    monkeypatch.setattr("iopath.common.file_io.HTTPURLHandler._get_local_path", download)
+    monkeypatch.setattr("detectron2.utils._download.URLHandler._get_local_path", download)
     return asked_for
 
 

@@ -83,25 +83,16 @@ def test_resize_of_bytes_is_that_of_pillow(channels, size):
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
-@pytest.mark.parametrize(
-    "size", [(60, 84), (47, 91), (90, 40), (7, 5), (1, 1), (200, 3), (61, 84), (48, 67)]
-)
-def test_bilinear_resize_of_bytes_is_as_exact_as_that_of_pillow(channels, size):
+@pytest.mark.parametrize("size", [(60, 84), (61, 84), (60, 91), (45, 63), (100, 140), (7, 10)])
+def test_bilinear_resize_of_bytes_is_that_of_pillow(channels, size):
     image = smooth_image(60, 84, channels)
     got = T.ResizeTransform(60, 84, *size).apply_image(image)
     assert got.shape == (*size, *channels)
     assert got.dtype == np.uint8
-    got = got.reshape(*size, -1).astype(int)
     image = image.reshape(60, 84, -1)
     planes = [Image.fromarray(image[:, :, c]) for c in range(image.shape[2])]
     pillow = np.stack([p.resize(size[::-1], Image.BILINEAR) for p in planes], axis=-1)
-    tensor = torch.from_numpy(image).double().permute(2, 0, 1)[None]
-    exact = F.interpolate(tensor, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-    error, error_of_pillow = np.abs(got - exact.numpy()), np.abs(pillow - exact.numpy())
-    assert error.max() <= 1.01
-    assert error.mean() <= error_of_pillow.mean() * 1.02 + 1e-3
-    assert np.abs(got - pillow).max() <= 2
-    assert (np.abs(got - pillow) > 1).mean() < 0.001
+    np.testing.assert_array_equal(got.reshape(*size, -1), pillow)
 
 
 @pytest.mark.parametrize("interp", [Image.BILINEAR, Image.BICUBIC, Image.NEAREST])

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -165,11 +166,16 @@ def test_set_up_refuses_other_precisions(cfg, restored):
         default_setup(cfg, argparse.Namespace())
 
 
-def test_default_writers(tmp_path):
+@pytest.mark.parametrize("has_tensorboard", [True, False])
+def test_default_writers(tmp_path, monkeypatch, caplog, has_tensorboard):
+    spec = importlib.util.find_spec("json") if has_tensorboard else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     folder = tmp_path / "new"
     writers = default_writers(str(folder), 10)
     names = [type(writer).__name__ for writer in writers]
-    assert names == ["CommonMetricPrinter", "JSONWriter", "TensorboardXWriter"]
+    assert names[:2] == ["CommonMetricPrinter", "JSONWriter"]
+    assert names[2:] == (["TensorboardXWriter"] if has_tensorboard else [])
+    assert ("tensorboard is not installed" in caplog.text) is not has_tensorboard
     with EventStorage(0) as storage:
         storage.put_scalar("a", 1.0)
         writers[1].write()

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from iopath.common.file_io import HTTPURLHandler
 from iopath.common.file_io import PathManager as IopathPathManager
 
 from detectron2.utils import file_io
+from detectron2.utils._download import URLHandler
 from detectron2.utils.file_io import Detectron2Handler, PathHandler, PathManager
 
 
@@ -21,7 +21,7 @@ def requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         file.write_text(path)
         return str(file)
 
-    monkeypatch.setattr(HTTPURLHandler, "_get_local_path", fetch)
+    monkeypatch.setattr(URLHandler, "_get_local_path", fetch)
     return urls
 
 

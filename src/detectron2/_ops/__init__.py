@@ -21,6 +21,7 @@ from detectron2._ops import (
     pairwise_iou,
     paste_masks,
     rasterize_polygons,
+    resize_bilinear,
     roi_align_rotated,
     sigmoid_focal_loss,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "pairwise_iou",
     "paste_masks",
     "rasterize_polygons",
+    "resize_bilinear",
     "roi_align_rotated",
     "sigmoid_focal_loss",
 ]

@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detectron2.checkpoint import _report as report
-from detectron2.checkpoint._atomic_file import replacing
 from detectron2.checkpoint._file_formats import from_pycls, from_torch, read_pickle, read_torch
 from detectron2.checkpoint._torchvision_names import (
     are_of_torchvision,
@@ -23,6 +22,7 @@ from detectron2.checkpoint._torchvision_names import (
 )
 from detectron2.checkpoint.c2_model_loading import align, align_and_update_state_dicts
 from detectron2.utils import comm
+from detectron2.utils._atomic_file import replacing
 from detectron2.utils.file_io import PathManager
 
 __all__ = ["DetectionCheckpointer", "align_and_update_state_dicts"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
@@ -176,7 +177,8 @@ def _set_float32_precision(precision: str) -> None:
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """The writers of the default trainer: terminal, ``metrics.json`` and TensorBoard.
+    """The writers of the default trainer: terminal, ``metrics.json`` and, if ``tensorboard`` is
+    installed, TensorBoard.
 
     Args:
         output_dir: where the files go; it is made if needed.
@@ -185,8 +187,15 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
     from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
     PathManager.mkdirs(output_dir)
-    return [
+    writers = [
         CommonMetricPrinter(max_iter),
         JSONWriter(os.path.join(output_dir, "metrics.json")),
-        TensorboardXWriter(output_dir),
     ]
+    if importlib.util.find_spec("tensorboard") is None:
+        logging.getLogger(__name__).warning(
+            "tensorboard is not installed: metrics go to the terminal and to "
+            f"{os.path.join(output_dir, 'metrics.json')}, not to TensorBoard"
+        )
+    else:
+        writers.append(TensorboardXWriter(output_dir))
+    return writers

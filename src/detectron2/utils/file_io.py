@@ -2,8 +2,10 @@
 
 from typing import IO, Any
 
-from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, PathHandler
+from iopath.common.file_io import PathHandler
 from iopath.common.file_io import PathManager as _PathManager
+
+from detectron2.utils._download import OneDriveHandler, URLHandler
 
 __all__ = ["PathHandler", "PathManager"]
 
@@ -12,8 +14,9 @@ PathManager: _PathManager = _PathManager()
 links and ``detectron2://`` paths; importing ``detectron2.checkpoint`` adds ``catalog://``.
 
 What is remote is downloaded once, into the folder that the environment variable ``FVCORE_CACHE``
-names, or ``~/.torch/iopath_cache``. It is an instance of its own, so that handlers registered here
-do not show in other packages.
+names, or ``~/.torch/iopath_cache``. Without a network, files can be put there, below the path of
+their URL; the error of a failed download says where. It is an instance of its own, so that
+handlers registered here do not show in other packages.
 """
 
 
@@ -38,5 +41,5 @@ class Detectron2Handler(PathHandler):
         return PathManager.open(self._url(path), mode, buffering=buffering, **kwargs)
 
 
-for _handler in (HTTPURLHandler(), OneDrivePathHandler(), Detectron2Handler()):
+for _handler in (URLHandler(), OneDriveHandler(), Detectron2Handler()):
     PathManager.register_handler(_handler)

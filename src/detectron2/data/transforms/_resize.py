@@ -1,9 +1,12 @@
 """Resizing an image."""
 
 import numpy as np
+import torch
 import torch.nn.functional as F  # noqa: N812
 from fvcore.transforms.transform import Transform
 from PIL import Image
+
+import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
 
 from ._arrays import check_size, map_planes, to_float_coords, to_tensor
 from ._pillow import map_pillow, move_pixels
@@ -34,11 +37,10 @@ class ResizeTransform(Transform):
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """Resize ``(h, w)`` or ``(h, w, C)``.
 
-        uint8 is filtered with antialiasing as by Pillow. The bilinear filter is PyTorch's, several
-        times as fast and as close to the exact one; where the two round differently they are a
-        level apart, rarely two. Other dtypes are interpolated without antialiasing. "Nearest"
-        takes the pixel that the new pixel's centre falls into, for every dtype; so do boolean
-        images, whatever the filter.
+        uint8 is filtered with antialiasing as by Pillow, bilinearly by an operator with the same
+        results (see ``detectron2._ops.resize_bilinear``). Other dtypes are interpolated without
+        antialiasing. "Nearest" takes the pixel that the new pixel's centre falls into, for every
+        dtype; so do boolean images, whatever the filter.
 
         Args:
             img: of any real dtype.
@@ -93,7 +95,5 @@ def _resize_bytes(img: np.ndarray, new_h: int, new_w: int) -> np.ndarray:
         return img.copy(order="K")
     tensor = to_tensor(img)
     planes = tensor[None] if img.ndim == 2 else tensor.permute(2, 0, 1)
-    resized = F.interpolate(
-        planes[None], (new_h, new_w), mode="bilinear", align_corners=False, antialias=True
-    )[0]
+    resized = torch.ops.detectron2.resize_bilinear(planes, new_h, new_w)
     return (resized[0] if img.ndim == 2 else resized.permute(1, 2, 0)).numpy()
