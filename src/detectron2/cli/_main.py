@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 import detectron2
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status, see :mod:`detectron2.cli`. Help and wrong arguments raise SystemExit.
     """
     args = parse(arguments)
+    _hide_warnings_of_libraries()
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -117,3 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"{args.parser.prog}: error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _hide_warnings_of_libraries() -> None:
+    """Leave out what is meant for the authors of code, here and in processes started from here."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")

@@ -164,6 +164,16 @@ def _heatmaps_to_keypoints(device: str) -> None:
     _same(result[..., :2], torch.tensor(expected), 1e-3)
 
 
+def _resize_bilinear(device: str) -> None:
+    import numpy as np
+    from PIL import Image
+
+    image = (_random(9, 13) * 256).to(torch.uint8)
+    expected = Image.fromarray(image.numpy()).resize((7, 20), Image.Resampling.BILINEAR)
+    resized = _ops.resize_bilinear(image[None], 20, 7)
+    _same(resized[0], torch.from_numpy(np.asarray(expected).copy()), 0)
+
+
 def _sigmoid_focal_loss(device: str) -> None:
     logits, labels = _random(6, 4) * 6 - 3, torch.tensor([0, 3, 4, -1, 2, 4])
     expected = slow.focal_loss(logits, labels, 0.25, 2.0)
@@ -207,7 +217,7 @@ def _coco(device: str) -> None:
     _same(stats[1], stats[0], 1e-9)
 
 
-_CPU_ONLY = {"rasterize_polygons", "coco_*"}
+_CPU_ONLY = {"rasterize_polygons", "resize_bilinear", "coco_*"}
 _TESTS = {
     "pairwise_iou": _pairwise_iou,
     "box_iou_rotated": _box_iou_rotated,
@@ -219,6 +229,7 @@ _TESTS = {
     "rasterize_polygons": _rasterize_polygons,
     "mask_bounding_boxes": _mask_bounding_boxes,
     "heatmaps_to_keypoints": _heatmaps_to_keypoints,
+    "resize_bilinear": _resize_bilinear,
     "sigmoid_focal_loss": _sigmoid_focal_loss,
     "coco_*": _coco,
 }

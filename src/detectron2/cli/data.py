@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shapes.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
     shapes.add_argument("--seed", type=int, default=0, help="val has the next one")
     shapes.add_argument("--classes", nargs="+", metavar="CLASS", help="some of all classes")
+    shapes.add_argument("--max-shapes", type=int, default=8, metavar="N", help="of an image")
     shapes.add_argument("--workers", type=int, default=0, metavar="N", help="processes")
     shapes.set_defaults(run=_shapes)
     for task in (check, show, shapes):
@@ -122,7 +123,13 @@ def _shapes(args: argparse.Namespace) -> int:
         folder = os.path.join(args.folder, split)
         try:
             write_shapes(
-                folder, number, tuple(args.size), seed, classes, num_workers=args.workers
+                folder,
+                number,
+                tuple(args.size),
+                seed,
+                classes,
+                max_shapes=args.max_shapes,
+                num_workers=args.workers,
             )
         except (FileExistsError, ValueError) as error:
             raise UsageError(str(error)) from error

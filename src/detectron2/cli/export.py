@@ -15,9 +15,9 @@ EXAMPLES = """\
 
 formats, and how to run what is written:
   torch-export  a program for images of any size: torch.export.load(file).module()(image), where
-                detectron2 is imported
+                this library is imported
   aoti          the same, compiled for this device: torch._inductor.aoti_load_package(file)(image)
-  torchscript   a trace: torch.jit.load(file)(image), where detectron2 is imported
+  torchscript   a trace: torch.jit.load(file)(image), where this library is imported
   onnx          for onnxruntime and others; needs the packages onnx and onnxscript
 
 The image is (3, H, W), float32, from 0 to 255, in the configuration's order of colours. What comes
