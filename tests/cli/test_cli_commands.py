@@ -9,30 +9,35 @@ from pycocotools.coco import COCO
 from detectron2.data.datasets import load_coco_json
 
 LAZY_CONFIG = """\
-import torch
 from fvcore.common.param_scheduler import ConstantParamScheduler
 
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
-from detectron2.data.datasets import register_coco_instances
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.layers import ShapeSpec
 from tiny_backbone import TinyBackbone
 
 dataloader = model_zoo.get_config("common/data/coco.py").dataloader
-for part in (dataloader.train, dataloader.test):
-    part.num_workers = 0
-    part.mapper.augmentations[0].update(short_edge_length=64)
-dataloader.train.dataset.names = "tiny_train"
+for _part, _name in ((dataloader.train, "tiny_train"), (dataloader.test, "tiny_val")):
+    _part.num_workers = 0
+    _part.dataset.names = _name
+    _part.mapper.augmentations[0].short_edge_length = (64,)
 dataloader.train.total_batch_size = 2
 dataloader.train.mapper.use_instance_mask = False
-dataloader.test.dataset.names = "tiny_val"
 
 model = model_zoo.get_config("common/models/retinanet.py").model
 model.backbone = L(TinyBackbone)(channels=8)
 model.num_classes = 2
 model.head_in_features = ["p4"]
-model.head.update(num_convs=1, input_shape=[L(dict)(channels=8)])
-model.head.input_shape = "${..backbone}"
+model.head.input_shape = [ShapeSpec(channels=8)]
+model.head.conv_dims = [8]
+model.anchor_generator.sizes = [[16, 20, 25]]
+model.anchor_generator.strides = [16]
+
+optimizer = model_zoo.get_config("common/optim.py").SGD
+optimizer.lr = 0.001
+lr_multiplier = L(ConstantParamScheduler)(value=1.0)
+train = model_zoo.get_config("common/train.py").train
+train.update(max_iter=3, eval_period=0)
 """
 
 
@@ -101,7 +106,7 @@ def test_resume(run, tiny, trained):
     outcome = run("train", "--config", trained, *tiny[2:], "--resume", "SOLVER.MAX_ITER=5")
     assert outcome.status == 0, outcome.err
     lines = [json.loads(line) for line in (trained / "metrics.json").read_text().splitlines()]
-    assert lines[-1]["iteration"] == 4
+    assert [line["iteration"] for line in lines if "total_loss" in line][-1] == 4
     assert "Starting training from iteration 3" in (trained / "log.txt").read_text()
 
 
@@ -206,3 +211,42 @@ def test_two_processes(run, tiny, tmp_path):
     assert "World size: 2" in (tmp_path / "out" / "log.txt").read_text()
     state = torch.load(tmp_path / "out" / "model_final.pth", weights_only=False)
     assert state["iteration"] == 2
+
+
+def test_lazy_config(run, tiny, shapes, tmp_path):
+    """Trained, resumed, evaluated, used, by the file and by the output folder."""
+    config = tmp_path / "lazy.py"
+    config.write_text(LAZY_CONFIG)
+    folder, rest = tmp_path / "lazy", tiny[2:]
+    outcome = run("train", "--config", config, *rest, f"train.output_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    assert "total_loss" in outcome.out
+    metrics = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+    outcome = run("train", "--config", folder, *rest, "--resume", "train.max_iter=5")
+    assert outcome.status == 0, outcome.err
+    assert "Starting training from iteration 3" in (folder / "log.txt").read_text()
+
+    weights = folder / "model_final.pth"
+    assert torch.load(weights, weights_only=False)["iteration"] == 4
+    results = tmp_path / "results.json"
+    outcome = run("eval", "--config", folder, *rest, "--results", results)
+    assert outcome.status == 0, outcome.err
+    found = json.loads(results.read_text())["tiny_val"]["bbox"]
+    assert found.keys() >= {"AP", "AP50"}
+    assert metrics[-1]["bbox/AP50"] >= 0
+
+    images = shapes / "val" / "images"
+    out = tmp_path / "predictions"
+    arguments = ("--config", config, *rest, "--weights", weights, "--out", out)
+    outcome = run("predict", images, *arguments, "--threshold", "0")
+    assert outcome.status == 0, outcome.err
+    assert len(list(out.glob("*.jpg"))) == 4
+    categories = json.loads((out / "predictions.json").read_text())["categories"]
+    assert [category["name"] for category in categories] == ["ellipse", "star"]
+
+    outcome = run("analyze", "--config", config, *rest[:4], "--size", "64", "64")
+    assert outcome.status == 0, outcome.err
+    outcome = run("train", "--config", config, *rest, "optimizer.lr.x=1")
+    assert outcome.status == 2
+    assert "optimizer.lr" in outcome.err
