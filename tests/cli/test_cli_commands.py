@@ -250,3 +250,26 @@ def test_lazy_config(run, tiny, shapes, tmp_path):
     outcome = run("train", "--config", config, *rest, "optimizer.lr.x=1")
     assert outcome.status == 2
     assert "optimizer.lr" in outcome.err
+
+
+def test_export(run, tiny, trained, shapes, tmp_path):
+    """A program, for an image of another size; and a trace."""
+    pytest.importorskip("detectron2.export.program")
+    from detectron2.data.detection_utils import read_image
+
+    arguments = ("--config", trained, *tiny[2:6], "--size", "80", "96")
+    outcome = run("export", *arguments, "--out", tmp_path / "model.pt2")
+    assert outcome.status == 0, outcome.err
+    names = outcome.out.splitlines()[-1].removeprefix("outputs: ").split(", ")
+    assert {"pred_boxes", "scores", "pred_classes", "pred_masks"} <= set(names)
+    pixels = read_image(shapes / "val" / "images" / "000001.jpg", format="BGR")
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float()
+    of_program = torch.export.load(tmp_path / "model.pt2").module()(image)
+    assert len(of_program) == len(names)
+
+    arguments = (*arguments[:-2], "64", "64", "--format", "torchscript")
+    outcome = run("export", *arguments, "--out", tmp_path / "model.ts")
+    assert outcome.status == 0, outcome.err
+    of_trace = torch.jit.load(tmp_path / "model.ts")(image)
+    for a, b in zip(of_program, of_trace, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,4 +1,4 @@
-"""Configurations, inputs, the terminal and the operators' test of the command line, by themselves."""
+"""Parts of the command line: configurations, inputs, the terminal, the test of operators."""
 
 import argparse
 import sys
@@ -64,9 +64,7 @@ def test_keys_of_projects(tmp_path):
     file.write_text("VERSION: 2\nMODEL: {POINT_HEAD: {NUM_FC: 1}}\n")
     with pytest.raises(UsageError, match="POINT_HEAD"):
         load_config(arguments(file), trained=False)
-    cfg = load_config(
-        arguments(file, modules=["detectron2.projects.point_rend"]), trained=False
-    )
+    cfg = load_config(arguments(file, modules=["detectron2.projects.point_rend"]), trained=False)
     assert isinstance(cfg, CfgNode)
     assert cfg.MODEL.POINT_HEAD.NUM_FC == 1
 
@@ -144,7 +142,10 @@ def test_bar():
 def test_results(capsys):
     results = {"bbox": {"AP": 12.345, "AP-cat": 1.0, "AP50": float("nan")}, "speed": 2.0}
     print_results(results, "val")
-    assert capsys.readouterr().out.splitlines() == ["val  bbox         AP 12.35 AP50 nan", "val  speed 2.00"]
+    assert capsys.readouterr().out.splitlines() == [
+        "val  bbox         AP 12.35 AP50 nan",
+        "val  speed 2.00",
+    ]
 
 
 def test_operators_are_right():

@@ -1,5 +1,7 @@
 """A module for ``--import``: a backbone of few channels, and a key of the configuration."""
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -17,7 +19,7 @@ class TinyBackbone(Backbone):
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.ReLU())
-                for i, o in zip(widths, widths[1:], strict=False)
+                for i, o in itertools.pairwise(widths)
             )
         )
         self.channels = channels

@@ -41,7 +41,9 @@ def leaves(node, prefix=""):
 
 
 def test_the_configuration_reference_has_every_key():
-    rows = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", (DOCS / "configuration.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| `(.*?)` \|", (DOCS / "configuration.md").read_text(), re.M
+    )
     documented = dict(rows)
     assert len(documented) == len(rows)
     for name, value in leaves(get_cfg()):
@@ -58,7 +60,9 @@ def test_the_configuration_reference_has_every_key():
 def test_the_api_reference():
     text = program("generate_api").generate(PACKAGE)
     assert re.search(r"^## detectron2\.structures$", text, re.M)
-    assert re.search(r"^`nms_rotated\(boxes: [\w.]+, scores: [\w.]+, iou_threshold: float\)", text, re.M)
+    assert re.search(
+        r"^`nms_rotated\(boxes: [\w.]+, scores: [\w.]+, iou_threshold: float\)", text, re.M
+    )
     assert "### class Boxes" in text
     assert "`Boxes.area() -> torch.Tensor`" in text
     # Described once, and named where it is public, too.

@@ -58,7 +58,9 @@ def build_evaluator(
     }
     kind = MetadataCatalog.get(dataset).get("evaluator_type")
     if kind not in makers:
-        raise UsageError(f"the data set {dataset} has the evaluator_type {kind!r}, which is unknown")
+        raise UsageError(
+            f"the data set {dataset} has the evaluator_type {kind!r}, which is unknown"
+        )
     evaluators = [make() for make in makers[kind]]
     return evaluators[0] if len(evaluators) == 1 else evaluation.DatasetEvaluators(evaluators)
 

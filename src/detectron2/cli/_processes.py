@@ -10,7 +10,9 @@ from detectron2.cli._errors import UsageError
 from detectron2.cli._terminal import hidden_output, log_to_terminal
 
 
-def run_in_processes(function: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+def run_in_processes(
+    function: Callable[[argparse.Namespace], None], args: argparse.Namespace
+) -> None:
     """Call ``function(args)`` in each process that ``add_launch_arguments`` asks for, or that
     torchrun has started."""
     from detectron2.engine import launch

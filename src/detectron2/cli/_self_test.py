@@ -52,7 +52,9 @@ def run(devices: list[str]) -> Iterator[Outcome]:
 
 
 def _random(*shape: int) -> Tensor:
-    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
+    return torch.rand(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape))
+    )
 
 
 def _boxes(count: int) -> Tensor:
@@ -67,7 +69,9 @@ def _rotated_boxes(count: int) -> Tensor:
 
 
 def _same(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-    torch.testing.assert_close(actual.cpu().double(), expected.double(), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        actual.cpu().double(), expected.double(), rtol=tolerance, atol=tolerance
+    )
 
 
 def _check_gradient(function: Callable[[Tensor], Tensor], value: Tensor) -> None:

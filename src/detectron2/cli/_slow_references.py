@@ -54,7 +54,10 @@ def _cut(polygon: list[Point], window: list[Point]) -> list[Point]:
 
 
 def _area(polygon: list[Point]) -> float:
-    return abs(sum(polygon[i - 1][0] * y - x * polygon[i - 1][1] for i, (x, y) in enumerate(polygon))) / 2
+    return (
+        abs(sum(polygon[i - 1][0] * y - x * polygon[i - 1][1] for i, (x, y) in enumerate(polygon)))
+        / 2
+    )
 
 
 def pairwise(
@@ -110,7 +113,9 @@ def deform_conv(input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> 
     for n, y, x, tap in places:
         dy, dx = offset[n, 2 * tap : 2 * tap + 2, y, x].tolist()
         point = y + tap // 3 - 1 + dy, x + tap % 3 - 1 + dx
-        value = bilinear(torch.nn.functional.pad(input[n], (1, 1, 1, 1)), point[0] + 1, point[1] + 1)
+        value = bilinear(
+            torch.nn.functional.pad(input[n], (1, 1, 1, 1)), point[0] + 1, point[1] + 1
+        )
         result[n, :, y, x] += weight[:, :, tap // 3, tap % 3] @ value * mask[n, tap, y, x]
     return result
 

@@ -52,9 +52,8 @@ def _print_counts(model: Any, record: dict[str, Any], args: argparse.Namespace) 
     import torch
     from tabulate import tabulate
 
-    from detectron2.utils.analysis import parameter_count
-    from detectron2.utils.analysis import FlopCountAnalysis
     from detectron2.utils._model_analysis import ActivationCountAnalysis
+    from detectron2.utils.analysis import FlopCountAnalysis, parameter_count
 
     with torch.no_grad():
         operations = FlopCountAnalysis(model, [record]).unsupported_ops_warnings(False)
@@ -75,7 +74,9 @@ def _print_counts(model: Any, record: dict[str, Any], args: argparse.Namespace) 
         if by_module[name] or parameters.get(name, 0)
     ]
     headers = ("module", "parameters (1e6)", "operations (1e9)", "activations (1e6)")
-    print(tabulate(rows, headers, colalign=("left", "right", "right", "right"), disable_numparse=True))
+    print(
+        tabulate(rows, headers, colalign=("left", "right", "right", "right"), disable_numparse=True)
+    )
     if args.operators:
         counts = sorted(operations.by_operator().items(), key=lambda item: -item[1])
         print()

@@ -68,7 +68,9 @@ def _check(args: argparse.Namespace) -> int:
 
     prepare(args)
     if args.workers < 1 or args.examples < 1:
-        raise UsageError(f"--workers {args.workers} and --examples {args.examples} must be positive")
+        raise UsageError(
+            f"--workers {args.workers} and --examples {args.examples} must be positive"
+        )
     with ProgressBar(None, "images") as bar:
         try:
             report = check_dataset(

@@ -95,4 +95,4 @@ def _write_trace(model: Any, inputs: list[dict[str, Any]], file: str) -> tuple[s
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         trace = torch.jit.trace(adapter, adapter.flattened_inputs)
     trace.save(file)
-    return leaf_names(adapter.outputs_schema)
+    return leaf_names(adapter.outputs_schema, "output")

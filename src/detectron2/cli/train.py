@@ -5,7 +5,7 @@ import argparse
 HELP = "train a model"
 EXAMPLES = """\
   detectron2 train --config COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml --num-gpus 8
-  detectron2 train --config COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py train.amp.enabled=true
+  detectron2 train --config COCO-Detection/fcos_R_50_FPN_1x.py train.amp.enabled=true
   detectron2 train --config config.yaml --dataset my_train=train.json:images SOLVER.BASE_LR=0.01 \\
       DATASETS.TRAIN='("my_train",)' OUTPUT_DIR=runs/first
   detectron2 train --config runs/first --resume
