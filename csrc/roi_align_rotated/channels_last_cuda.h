@@ -1,5 +1,5 @@
-// Kernels that pool features whose channels are side by side in memory, and that bring features
-// into that form. Only .cu files include it.
+// The kernel that pools features whose channels are side by side in memory, and which pixels it
+// needs in that form. Only .cu files include it.
 //
 // The lanes of a warp take neighbouring channels: all that concerns a sample is then the same for
 // the warp, found once, and a pixel is read in one piece. Of channels that lie in planes a sample
@@ -14,16 +14,14 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "csrc/common/channels_last_cuda.h"
+#include "csrc/common/store_pooled_cuda.h"
+#include "csrc/common/warp_cuda.h"
 #include "csrc/roi_align_rotated/roi_align_rotated.h"
 #include "csrc/roi_align_rotated/sampling.h"
-#include "csrc/roi_align_rotated/warp_cuda.h"
 
 namespace detectron2 {
 namespace roi_align_rotated_detail {
-
-// A lane reads words: a channel in float32, two neighbouring ones in half precision.
-template <typename T>
-constexpr int kWordChannels = sizeof(uint32_t) / sizeof(T);
 
 // ---- RoIs ---------------------------------------------------------------------------------------
 
@@ -92,95 +90,17 @@ __device__ __forceinline__ bool any_roi_near(const RoiRows& rois, int64_t image,
   return false;
 }
 
-// ---- Bringing channels side by side -------------------------------------------------------------
+// The squares to bring into the other order: those that a RoI may sample, or all if there are too
+// many RoIs to look at.
+struct SampledSquares {
+  RoiRows rois;
+  RoiAlignRotatedShape shape;
 
-// Pixels, and words of a pixel, that a block brings into the other order.
-constexpr int kSquare = 64;
-constexpr int kSquareThreads = 256;
-
-// Reads what is read once: the caches are left to what is written.
-template <typename Bits>
-__device__ __forceinline__ Bits load_once(const void* at) {
-  return __ldcs(static_cast<const Bits*>(at));
-}
-
-// Copies images (C, H * W) to images (H * W, words), channels beyond the last as zeros, and leaves
-// out squares that no RoI samples. `pairs`: two pixels of half precision are read at a time, which
-// needs an even number of them.
-template <typename T, bool pairs>
-__global__ void __launch_bounds__(kSquareThreads)
-    channels_last_kernel(const T* features, RoiRows rois,
-                         const __grid_constant__ RoiAlignRotatedShape shape, int64_t words,
-                         uint32_t* channels_last) {
-  constexpr int kWords = kWordChannels<T>;
-  __shared__ uint32_t square[kSquare][kSquare + 1];
-  const int64_t channels = shape.channels;
-  const int64_t plane = shape.height * shape.width;
-  const int64_t word_blocks = (words + kSquare - 1) / kSquare;
-  const int64_t squares = (plane + kSquare - 1) / kSquare;
-  const int64_t first_word = blockIdx.x % word_blocks * kSquare;
-  const int64_t first_pixel = blockIdx.x / word_blocks % squares * kSquare;
-  const int64_t image = blockIdx.x / word_blocks / squares;
-  const int64_t last_pixel = min(first_pixel + kSquare, plane) - 1;
-  if (shape.num_rois <= kMaxTestedRois &&
-      !any_roi_near<kSquareThreads>(rois, image, first_pixel, last_pixel, shape)) {
-    return;
+  __device__ bool operator()(int64_t image, int64_t first_pixel, int64_t last_pixel) const {
+    return shape.num_rois > kMaxTestedRois ||
+           any_roi_near<kSquareThreads>(rois, image, first_pixel, last_pixel, shape);
   }
-  const int pixels = static_cast<int>(min(int64_t{kSquare}, plane - first_pixel));
-  const int count = static_cast<int>(min(int64_t{kSquare}, words - first_word));
-  const int left = static_cast<int>(min(int64_t{kSquare * kWords}, channels - first_word * kWords));
-  features += (image * channels + first_word * kWords) * plane + first_pixel;
-  channels_last += (image * plane + first_pixel) * words + first_word;
-  if constexpr (pairs) {
-    constexpr int kLanes = kSquare / 2;
-    const int pixel = threadIdx.x % kLanes * 2;
-    const int first = threadIdx.x / kLanes;
-#pragma unroll
-    for (int step = 0; step < kSquare; step += kSquareThreads / kLanes) {
-      const int channel = (first + step) * 2;
-      const T* at = features + channel * plane + pixel;
-      uint32_t low = 0;
-      uint32_t high = 0;
-      if (pixel < pixels && channel < left) {
-        low = load_once<uint32_t>(at);
-      }
-      if (pixel < pixels && channel + 1 < left) {
-        high = load_once<uint32_t>(at + plane);
-      }
-      square[first + step][pixel] = __byte_perm(low, high, 0x5410);
-      square[first + step][pixel + 1] = __byte_perm(low, high, 0x7632);
-    }
-  } else {
-    using Bits = std::conditional_t<kWords == 1, uint32_t, uint16_t>;
-    const int pixel = threadIdx.x % kSquare;
-    const int first = threadIdx.x / kSquare;
-#pragma unroll
-    for (int step = 0; step < kSquare; step += kSquareThreads / kSquare) {
-      const int channel = (first + step) * kWords;
-      const T* at = features + channel * plane + pixel;
-      uint32_t bits = 0;
-      if (pixel < pixels && channel < left) {
-        bits = load_once<Bits>(at);
-      }
-      if (kWords == 2 && pixel < pixels && channel + 1 < left) {
-        bits |= static_cast<uint32_t>(load_once<Bits>(at + plane)) << 16;
-      }
-      square[first + step][pixel] = bits;
-    }
-  }
-  __syncthreads();
-  const int word = threadIdx.x % kSquare;
-  const int first = threadIdx.x / kSquare;
-  if (word < count) {
-#pragma unroll
-    for (int step = 0; step < kSquare; step += kSquareThreads / kSquare) {
-      const int pixel = first + step;
-      if (pixel < pixels) {
-        channels_last[pixel * words + word] = square[word][pixel];
-      }
-    }
-  }
-}
+};
 
 // ---- Pooling ------------------------------------------------------------------------------------
 
@@ -245,31 +165,6 @@ __device__ __forceinline__ void find_corners(const RotatedRoi<float>& roi, int b
             below * width + next};
   weights = {(1 - part_y) * (1 - part_x), (1 - part_y) * part_x, part_y * (1 - part_x),
              part_y * part_x};
-}
-
-// Writes bins of all channels, side by side in `tile`.
-template <typename T>
-__device__ __forceinline__ void store_pooled(const T* tile, int channels, int num_bins,
-                                             int64_t bins, T* pooled) {
-  const int stride = num_bins | 1;
-  if (stride == bins) {
-    constexpr int kVector = sizeof(uint4) / sizeof(T);
-    const int count = channels * stride;
-    const int whole =
-        reinterpret_cast<uintptr_t>(pooled) % sizeof(uint4) == 0 ? count / kVector * kVector : 0;
-    for (int i = threadIdx.x * kVector; i < whole; i += kPoolThreads * kVector) {
-      __stcs(reinterpret_cast<uint4*>(pooled + i), *reinterpret_cast<const uint4*>(tile + i));
-    }
-    for (int i = whole + threadIdx.x; i < count; i += kPoolThreads) {
-      pooled[i] = tile[i];
-    }
-  } else {
-    for (int i = threadIdx.x; i < channels * num_bins; i += kPoolThreads) {
-      const int channel = i / num_bins;
-      const int bin = i % num_bins;
-      pooled[channel * bins + bin] = tile[channel * stride + bin];
-    }
-  }
 }
 
 // A block takes a RoI and kWarp * words words of each pixel. It finds the samples of some bins,
@@ -378,7 +273,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
         __syncthreads();
       }
     }
-    store_pooled(tile.pooled, channels, num_bins, bins, pooled + first_bin);
+    store_pooled<kPoolThreads>(tile.pooled, channels, num_bins, bins, pooled + first_bin);
     if (first_bin + tile_bins < bins) {
       __syncthreads();
     }

@@ -161,16 +161,9 @@ void roi_align_rotated_channels_last_cuda(const T* features, RoiRows rois,
                                           const RoiAlignRotatedShape& shape, int64_t pixel_stride,
                                           T* channels_last, void* stream) {
   using namespace roi_align_rotated_detail;
-  const int64_t plane = shape.height * shape.width;
-  const int64_t words = pixel_stride / kWordChannels<T>;
-  const unsigned int blocks = static_cast<unsigned int>(
-      shape.batch_size * divide_up(plane, kSquare) * divide_up(words, kSquare));
-  const bool pairs = kWordChannels<T> == 2 && plane % 2 == 0 &&
-                     reinterpret_cast<uintptr_t>(features) % sizeof(uint32_t) == 0;
-  const auto kernel =
-      pairs ? channels_last_kernel<T, kWordChannels<T> == 2> : channels_last_kernel<T, false>;
-  kernel<<<blocks, kSquareThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      features, rois, shape, words, reinterpret_cast<uint32_t*>(channels_last));
+  bring_channels_side_by_side(features, shape.batch_size, shape.channels,
+                              shape.height * shape.width, pixel_stride, SampledSquares{rois, shape},
+                              channels_last, static_cast<cudaStream_t>(stream));
   check_launch("roi_align_rotated channels_last_kernel");
 }
 

@@ -12,9 +12,9 @@
 
 #include <cstdint>
 
+#include "csrc/common/warp_cuda.h"
 #include "csrc/roi_align_rotated/roi_align_rotated.h"
 #include "csrc/roi_align_rotated/sampling.h"
-#include "csrc/roi_align_rotated/warp_cuda.h"
 
 namespace detectron2 {
 namespace roi_align_rotated_detail {

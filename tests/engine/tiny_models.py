@@ -17,7 +17,6 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BasicBlock
 from detectron2.utils import comm
 
-WIDTHS = (16, 24, 32, 48)
 FEATURES = ("res2", "res3", "res4", "res5")
 
 
@@ -25,38 +24,39 @@ def group_norm(channels: int) -> torch.nn.GroupNorm:
     return torch.nn.GroupNorm(4, channels)
 
 
-# Processes that are spawned import this module, more than once where a test does, too.
-if "build_tiny_fpn_backbone" not in BACKBONE_REGISTRY:
-
-    @BACKBONE_REGISTRY.register()
-    def build_tiny_fpn_backbone(cfg, input_shape):
-        """A pyramid of five levels on a ResNet with a block a stage."""
-        stem = BasicStem(input_shape.channels, WIDTHS[0], norm=group_norm)
-        stages, width = [], WIDTHS[0]
-        for index, out_width in enumerate(WIDTHS):
-            stages.append(
-                ResNet.make_stage(
-                    BasicBlock,
-                    1,
-                    in_channels=width,
-                    out_channels=out_width,
-                    stride=1 if index == 0 else 2,
-                    norm=group_norm,
-                )
+@BACKBONE_REGISTRY.register()
+def build_tiny_fpn_backbone(cfg, input_shape):
+    """A pyramid of five levels on a ResNet with a block a stage."""
+    width = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
+    stem = BasicStem(input_shape.channels, width, norm=group_norm)
+    stages = []
+    for index, out_width in enumerate((width, width * 3 // 2, width * 2, width * 3)):
+        stages.append(
+            ResNet.make_stage(
+                BasicBlock,
+                1,
+                in_channels=width,
+                out_channels=out_width,
+                stride=1 if index == 0 else 2,
+                norm=group_norm,
             )
-            width = out_width
-        resnet = ResNet(stem, stages, out_features=FEATURES)
-        return FPN(resnet, FEATURES, 32, norm=group_norm, top_block=LastLevelMaxPool())
+        )
+        width = out_width
+    resnet = ResNet(stem, stages, out_features=FEATURES)
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    return FPN(resnet, FEATURES, channels, norm=group_norm, top_block=LastLevelMaxPool())
 
 
 def tiny_config(train: str, test: str, *, size: int) -> CfgNode:
-    """A Mask R-CNN of 32 channels for square images."""
+    """A narrow Mask R-CNN for square images."""
     cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
     cfg.merge_from_list(
         [
             *("MODEL.DEVICE", "cpu"),
             *("MODEL.WEIGHTS", ""),
             *("MODEL.BACKBONE.NAME", "build_tiny_fpn_backbone"),
+            *("MODEL.RESNETS.RES2_OUT_CHANNELS", 16),
+            *("MODEL.FPN.OUT_CHANNELS", 32),
             *("MODEL.PIXEL_MEAN", [127.5] * 3),
             *("MODEL.PIXEL_STD", [64.0] * 3),
             *("MODEL.ANCHOR_GENERATOR.SIZES", [[12], [24], [36], [56], [80]]),

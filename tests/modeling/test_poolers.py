@@ -60,9 +60,12 @@ def pool_singly(kind, x, lists, size):
 
 @pytest.mark.parametrize("kind", SINGLE)
 @pytest.mark.parametrize("counts", [(12, 5), (0, 3), (0, 0), (1, 0)])
-@pytest.mark.parametrize("in_graph", [False, True])
-def test_pooling(kind, counts, in_graph, monkeypatch):
-    """Also in the form that graphs have."""
+@pytest.mark.parametrize("form", ["usual", "by level", "in graph"])
+def test_pooling(kind, counts, form, monkeypatch):
+    """Also in the forms that scripts and graphs have."""
+    if form != "usual":
+        monkeypatch.setattr("detectron2.modeling.poolers.can_pool_natively", lambda x: False)
+    in_graph = form == "in graph"
     monkeypatch.setattr("detectron2.modeling.poolers._is_making_graph", lambda: in_graph)
     make = rotated_boxes if kind == "ROIAlignRotated" else boxes
     lists = [make(count) for count in counts]
@@ -118,6 +121,39 @@ def test_format():
     rois = convert_boxes_to_pooler_format(lists)
     assert rois[:, 0].tolist() == [0, 0, 2]
     assert torch.equal(rois[:, 1:], torch.cat([b.tensor for b in lists]))
+
+
+@pytest.mark.parametrize("kind", ["ROIAlignV2", "ROIAlign"])
+def test_all_levels_are_pooled_by_one_operator(kind):
+    pooler = ROIPooler(4, SCALES, 0, kind)
+    x, lists = features(), [boxes(4), boxes(3)]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        pooler(x, lists)
+    names = [event.name for event in profile.events()]
+    assert names.count("detectron2::roi_align_forward") == 1
+    assert not {"torchvision::roi_align", "aten::item", "aten::nonzero"} & set(names)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_cuda_pools_without_waiting_what_the_cpu_pools(layout, dtype):
+    lists = [boxes(40), boxes(0)]
+    x = [f.to(memory_format=layout) for f in features(channels=32, dtype=dtype)]
+    there = [f.cuda().requires_grad_() for f in x]
+    lists_there = [b.to("cuda") for b in lists]
+    pooler = ROIPooler(7, SCALES, 0, "ROIAlignV2")
+    grad = torch.randn(40, 32, 7, 7).to("cuda", dtype)
+    torch.cuda.synchronize()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        pooled = pooler(there, lists_there)
+        pooled.backward(grad)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-3
+    torch.testing.assert_close(pooled.cpu(), pooler(x, lists), rtol=tolerance, atol=tolerance)
+    assert all(f.grad.stride() == f.stride() for f in there)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from detectron2._ops import (
     paste_masks,
     rasterize_polygons,
     resize_bilinear,
+    roi_align,
     roi_align_rotated,
     sigmoid_focal_loss,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "paste_masks",
     "rasterize_polygons",
     "resize_bilinear",
+    "roi_align",
     "roi_align_rotated",
     "sigmoid_focal_loss",
 ]

@@ -7,16 +7,13 @@ host time as all else that happens before the first kernel starts.
 from typing import Any
 
 import torch
-from torch import Tensor
 
 
 def _may_be_differentiated(arguments: tuple[Any, ...]) -> bool:
     # Within torch.func's transforms, what requires a gradient is not seen on the tensors.
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
-    return torch.is_grad_enabled() and any(
-        isinstance(argument, Tensor) and argument.requires_grad for argument in arguments
-    )
+    return torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)
 
 
 def call(operator: torch._ops.OpOverload, *arguments: Any) -> Any:

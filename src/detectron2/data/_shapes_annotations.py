@@ -80,10 +80,14 @@ def panoptic_segments(
 
     Categories from 1 on are things, those after them stuff.
     """
-    stuff_ids = _FIRST_STUFF_SEGMENT + scene.stuff.astype(np.int32)
-    ids = np.where(scene.owners > 0, scene.owners, stuff_ids)
+    is_stuff = scene.owners == 0
+    colors = np.zeros((*is_stuff.shape, 3), np.uint8)
+    colors[..., 0] = np.where(is_stuff, scene.stuff, scene.owners)
+    colors[..., 1] = is_stuff  # 256 and more
+    ids = colors[..., 0] + _FIRST_STUFF_SEGMENT * is_stuff.astype(np.int16)
+    areas = np.bincount(ids.ravel())
     segments = []
-    for segment in np.flatnonzero(np.bincount(ids.ravel())).tolist():
+    for segment in np.flatnonzero(areas).tolist():
         is_thing = segment < _FIRST_STUFF_SEGMENT
         if is_thing:
             category = classes.index(scene.shapes[segment - 1].name) + 1
@@ -97,11 +101,11 @@ def panoptic_segments(
                 "id": segment,
                 "category_id": category,
                 "bbox": [x0, y0, int(columns[-1]) + 1 - x0, int(rows[-1]) + 1 - y0],
-                "area": int(mask.sum()),
+                "area": int(areas[segment]),
                 "iscrowd": 0,
             }
         )
-    return np.stack([ids & 255, ids >> 8, ids >> 16], axis=-1).astype(np.uint8), segments
+    return colors, segments
 
 
 def semantic_mask(scene: Scene) -> np.ndarray:

@@ -186,8 +186,10 @@ def _write_json(
     categories: list[dict[str, Any]],
 ) -> None:
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        json.dump({"images": images, "annotations": content, "categories": categories}, file)
+    # Not json.dump, which encodes piece by piece, in Python.
+    temporary.write_text(
+        json.dumps({"images": images, "annotations": content, "categories": categories})
+    )
     temporary.replace(path)
 
 

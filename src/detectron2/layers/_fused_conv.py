@@ -6,7 +6,7 @@ kernel of the convolution, where cuDNN has one. The weight is folded anew at eve
 was kept would be stale where weights change unseen, as they do through ``parameter.data``.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,23 +26,30 @@ def fused_conv(
         relu: whether there is a ReLU.
         residual: None, or in the shape of the output.
     """
-    if not _can_fuse(conv, x):
+    weight, norm = conv.weight, conv.norm
+    if not _can_fuse(conv, weight, norm, x):
         return None
     dtype = x.dtype
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-    elif conv.weight.dtype != dtype:
+        x = x.to(dtype)
+        residual = None if residual is None else residual.to(dtype)
+    elif weight.dtype != dtype:
         return None
-    if conv.norm is None:
+    if norm is None:
         scale, shift = None, conv.bias
     else:
-        affine_map = conv.norm.scale_and_shift(dtype)
+        affine_map = norm.scale_and_shift(dtype)
         if affine_map is None:
             return None
         scale, shift = affine_map
-    geometry = _Geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
-    residual = None if residual is None else residual.to(dtype)
-    return _FusedConv.apply(x.to(dtype), conv.weight, scale, shift, residual, geometry, relu)
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    arguments = (x, weight, scale, shift, residual, geometry, relu)
+    if torch.is_grad_enabled() and any(
+        y is not None and y.requires_grad for y in (x, weight, shift, residual)
+    ):
+        return _FusedConv.apply(*arguments)
+    return _compute(*arguments)[0]
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -55,33 +62,26 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
-class _Geometry(NamedTuple):
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-
-def _can_fuse(conv: Any, x: torch.Tensor) -> bool:
+def _can_fuse(conv: Any, weight: torch.Tensor, norm: Any, x: torch.Tensor) -> bool:
     # Whoever traces, transforms or watches operators is to see convolution, norm and activation.
     if (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or type(x) is not torch.Tensor
-        or type(conv.weight) not in (nn.Parameter, torch.Tensor)
+        or type(weight) not in (nn.Parameter, torch.Tensor)
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
     ):
         return False
-    if x.dim() != 4 or x.numel() == 0 or x.device.type == "meta":
+    if x.dim() != 4 or x.numel() == 0 or x.is_meta or not x.is_floating_point():
         return False
     if x.dtype == torch.float64 and torch.is_autocast_enabled(x.device.type):
         return False  # autocast leaves float64 alone
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return False
-    if conv.norm is None:
+    if norm is None:
         return True
-    return type(conv.norm) is FrozenBatchNorm2d and conv.bias is None and not has_hooks(conv.norm)
+    return type(norm) is FrozenBatchNorm2d and conv.bias is None and not has_hooks(norm)
 
 
 def _is_channels_last(x: torch.Tensor) -> bool:
@@ -94,6 +94,9 @@ def _fold(
     """``weight * scale`` in a dtype and a memory format, in one pass and without a gradient."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     weight = weight.detach()
+    as_it_is = not channels_last or weight.shape[2:] == (1, 1)  # which is in either format
+    if scale is not None and as_it_is and weight.dtype == scale.dtype == dtype:
+        return weight * scale
     if scale is None:
         return weight.to(dtype=dtype, memory_format=memory_format)
     folded = torch.empty(
@@ -111,7 +114,7 @@ def _cudnn_conv_relu(
     weight: torch.Tensor,
     shift: torch.Tensor,
     residual: torch.Tensor | None,
-    geometry: _Geometry,
+    geometry: tuple[Any, ...],
 ) -> torch.Tensor | None:
     """Everything in one kernel of cuDNN; None if it has none."""
     if not torch.backends.cudnn.enabled or x.dtype == torch.float64:
@@ -119,8 +122,7 @@ def _cudnn_conv_relu(
     # It indexes with 32 bits. The output may have more channels than the input, but not more rows.
     if x.numel() // x.shape[1] * max(x.shape[1], weight.shape[0]) >= 2**31:
         return None
-    key = (x.device, x.dtype, _is_channels_last(x), tuple(weight.shape), geometry, residual is None)
-    if key in _WITHOUT_KERNEL:
+    if _WITHOUT_KERNEL and _key(x, weight, residual, geometry) in _WITHOUT_KERNEL:
         return None
     try:
         if residual is None:
@@ -130,8 +132,36 @@ def _cudnn_conv_relu(
         raise
     except RuntimeError:
         # If it was for another reason, the ordinary convolution raises again.
-        _WITHOUT_KERNEL.add(key)
+        _WITHOUT_KERNEL.add(_key(x, weight, residual, geometry))
         return None
+
+
+def _key(x: torch.Tensor, weight: torch.Tensor, residual: Any, geometry: Any) -> tuple[Any, ...]:
+    """What cuDNN's having a kernel depends on, but for the size of the feature map."""
+    return (x.device, x.dtype, _is_channels_last(x), weight.shape, geometry, residual is None)
+
+
+def _compute(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor | None,
+    shift: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    geometry: tuple[Any, ...],
+    relu: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output, and the folded weight."""
+    folded = _fold(weight, scale, x.dtype, _is_channels_last(x))
+    bias = None if shift is None else shift.to(x.dtype)
+    if relu and bias is not None and x.is_cuda and torch.version.hip is None:
+        y = _cudnn_conv_relu(x, folded, bias, residual, geometry)
+        if y is not None:
+            return y, folded
+    stride, padding, dilation, groups = geometry
+    y = F.conv2d(x, folded, bias, stride, padding, dilation, groups)
+    if residual is not None:
+        y += residual
+    return F.relu_(y) if relu else y, folded
 
 
 class _FusedConv(torch.autograd.Function):
@@ -145,21 +175,10 @@ class _FusedConv(torch.autograd.Function):
         scale: torch.Tensor | None,
         shift: torch.Tensor | None,
         residual: torch.Tensor | None,
-        geometry: _Geometry,
+        geometry: tuple[Any, ...],
         relu: bool,
     ) -> torch.Tensor:
-        folded = _fold(weight, scale, x.dtype, _is_channels_last(x))
-        bias = None if shift is None else shift.to(x.dtype)
-        y = None
-        if relu and bias is not None and x.is_cuda and torch.version.hip is None:
-            y = _cudnn_conv_relu(x, folded, bias, residual, geometry)
-        if y is None:
-            stride, padding, dilation, groups = geometry
-            y = F.conv2d(x, folded, bias, stride, padding, dilation, groups)
-            if residual is not None:
-                y += residual
-            if relu:
-                F.relu_(y)
+        y, folded = _compute(x, weight, scale, shift, residual, geometry, relu)
         ctx.save_for_backward(x, weight, scale, folded, y if relu else None)
         ctx.geometry = geometry
         ctx.shift_dtype = None if shift is None else shift.dtype

@@ -4,7 +4,6 @@ They take feature maps ``(N, C, H, W)`` and keep their memory format.
 """
 
 from collections.abc import Callable
-from operator import is_not
 from typing import Any, Self
 
 import torch
@@ -49,6 +48,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     # 2: running_mean and running_var exist. 3: eps is added to the variance.
     _version = 3
+    _affine_map = None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -58,7 +58,6 @@ class FrozenBatchNorm2d(nn.Module):
             self.register_buffer(name, torch.full((num_features,), value))
         # For code that treats this like a BatchNorm2d; None is not in the state dict.
         self.register_buffer("num_batches_tracked", None)
-        self._affine_map = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``(N, C, H, W)``; the result has the dtype of ``x``."""
@@ -89,22 +88,28 @@ class FrozenBatchNorm2d(nn.Module):
             least, and what is to be added to the output, ``(C,)``; None if a gradient is asked
             for, which neither has.
         """
-        buffers = (self.weight, self.bias, self.running_mean, self.running_var)
-        if any(buffer.requires_grad for buffer in buffers):
+        buffers = self._buffers
+        tensors = (buffers.get("weight"), buffers.get("bias"))
+        tensors += (buffers.get("running_mean"), buffers.get("running_var"))
+        if any(tensor is None or tensor.requires_grad for tensor in tensors):
             return None
-        if any(buffer.is_inference() for buffer in buffers):  # they do not count their changes
+        # Tensors of inference mode do not count their changes, and what a CUDA graph reads must
+        # not go away before it does.
+        graph = self.weight.is_cuda and torch.cuda.is_current_stream_capturing()
+        if graph or any(tensor.is_inference() for tensor in tensors):
             scale, shift = self._scale_and_shift()
             return scale[:, None, None, None], shift.to(dtype)
-        key = [(buffer._version, buffer.data_ptr()) for buffer in buffers]
         known = self._affine_map
-        with torch.inference_mode(False), torch.no_grad():
-            if known is None or known[0] != key or any(map(is_not, known[1], buffers)):
+        state = [(id(tensor), tensor._version, tensor.data_ptr()) for tensor in tensors]
+        if known is None or known[0] != state or dtype not in known[2]:
+            # Also in the next backward pass, and outside of inference mode, if this is within.
+            with torch.inference_mode(False), torch.no_grad():
                 scale, shift = self._scale_and_shift()
-                known = self._affine_map = (key, buffers, scale[:, None, None, None], shift, {})
-            _, _, scale, shift, shifts = known
-            if dtype not in shifts:
+                shifts = {} if known is None or known[0] != state else known[2]
                 shifts[dtype] = shift.to(dtype)
-        return scale, shifts[dtype]
+                # With the tensors, so that no others get their ids.
+                known = self._affine_map = (state, scale[:, None, None, None], shifts, tensors)
+        return known[1], known[2][dtype]
 
     def train(self, mode: bool = True) -> Self:
         """As of any module; nothing in this one is trained, though."""
@@ -112,7 +117,7 @@ class FrozenBatchNorm2d(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_affine_map": None}
+        return {name: value for name, value in self.__dict__.items() if name != "_affine_map"}
 
     def _load_from_state_dict(
         self,

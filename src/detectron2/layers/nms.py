@@ -96,6 +96,31 @@ def _nms_of_any_size(
     return nms(boxes, scores, iou_threshold)[:-2]
 
 
+# Of boxes in exported programs. CUDA needs a bit for each pair: 512 MiB.
+_MOST_IN_PROGRAM = 2**16
+
+
+@torch.jit.unused
+def _exports_operator(boxes: torch.Tensor) -> bool:
+    return torch.compiler.is_exporting() and boxes.device.type in ("cpu", "cuda")
+
+
+def _nms_in_program(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, threshold: float
+) -> torch.Tensor:
+    """:func:`batched_nms` of ``torch.export``, by an operator that knows of classes, and so needs
+    no coordinates in float64, which ONNX has not; of the best boxes, where there are more."""
+    order = scores.sort(descending=True, stable=True).indices[0:_MOST_IN_PROGRAM]
+    sorted_boxes = boxes[order][None]
+    kept = torch.ops.detectron2.nms_groups(
+        sorted_boxes,
+        torch.ones_like(sorted_boxes[..., 0], dtype=torch.bool),
+        idxs[order][None].long(),
+        threshold,
+    )
+    return order[kept[0]]
+
+
 def _float32_at_least(value: float) -> float:
     """The least float32 that is not below ``value``.
 
@@ -128,9 +153,11 @@ def batched_nms(
     """
     if boxes.dim() != 2 or boxes.size(1) != 4:
         raise ValueError(f"boxes must have the shape (N, 4), got {list(boxes.shape)}")
+    threshold = _float32_at_least(iou_threshold)
+    if not torch.jit.is_scripting() and _exports_operator(boxes):
+        return _nms_in_program(boxes, scores, idxs, threshold)
     boxes = _within_reach(boxes)
     scores = scores.to(torch.float64)
-    threshold = _float32_at_least(iou_threshold)
     offsets = _class_offsets(boxes, idxs)
     # Scripts keep torchvision's operator, which ONNX knows.
     if not torch.jit.is_scripting() and boxes.is_cuda:

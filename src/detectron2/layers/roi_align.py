@@ -4,19 +4,75 @@ import torch
 from torch import nn
 from torchvision.ops import roi_align
 
+import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
+from detectron2._ops import forward_only
+from detectron2.utils.tracing import is_fx_tracing
+
 __all__ = ["ROIAlign", "roi_align"]
+
+
+@torch.jit.unused
+def can_pool_natively(features: list[torch.Tensor]) -> bool:
+    """Whether `multilevel_roi_align` may be called here.
+
+    Graphs that leave the process (TorchScript, traces, exported programs) have torchvision's
+    operator, which programs that read them know.
+    """
+    return not (torch.jit.is_tracing() or torch.compiler.is_exporting() or is_fx_tracing()) and all(
+        x.is_floating_point() and x.device.type in ("cpu", "cuda") for x in features
+    )
+
+
+@torch.jit.unused
+def multilevel_roi_align(
+    features: list[torch.Tensor],
+    rois: torch.Tensor,
+    levels: torch.Tensor | None,
+    output_size: int | tuple[int, int],
+    spatial_scales: list[float],
+    sampling_ratio: int,
+    aligned: bool = True,
+) -> torch.Tensor:
+    """`ROIAlign` of each box from its level of a feature pyramid, in one operator.
+
+    Differentiable with respect to the features. It never waits for the device.
+
+    Args:
+        features: of each level, ``(N, C, H_i, W_i)``; of up to 8.
+        rois: ``(K, 5)``, rows ``(index into the batch, x0, y0, x1, y1)``.
+        levels: ``(K,)`` int64 indices into ``features``; may be None for one level.
+        output_size: (rows, columns) of the output, or one int for both.
+        spatial_scales: of each level.
+        sampling_ratio: samples a bin along each side; 0 takes ``ceil(box side / bins)``.
+        aligned: False is the legacy form.
+
+    Returns:
+        ``(K, C, rows, columns)`` in the dtype of the features.
+    """
+    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
+    return forward_only.call(
+        torch.ops.detectron2.roi_align_forward.default,
+        features,
+        rois if rois.is_floating_point() else rois.float(),
+        levels,
+        spatial_scales,
+        rows,
+        columns,
+        sampling_ratio,
+        aligned,
+    )
 
 
 class ROIAlign(nn.Module):
     """Pool the features under each box into a grid of fixed size by bilinear sampling.
 
-    He et al., "Mask R-CNN", ICCV 2017, section 3. Half-precision features are pooled in float32
-    and the result is cast back, so that box coordinates are never rounded to the features' dtype
-    (bfloat16 would put those above 1,024 pixels on a grid of 8).
+    He et al., "Mask R-CNN", ICCV 2017, section 3. Half-precision features are pooled with boxes and
+    sums in float32, so that box coordinates are never rounded to the features' dtype (bfloat16
+    would put those above 1,024 pixels on a grid of 8). Autocast leaves the features in their dtype.
 
-    A coordinate that is NaN counts as 0. Without fixed samples a box with a negative side gives
-    zeros, unless ``aligned`` is False. Boxes are cut off where they reach thousands of pixels
-    beyond the features, infinitely far included.
+    A box with a value that is not finite gives zeros. So does one with a negative side without
+    fixed samples, unless ``aligned`` is False. An index out of the batch is an error on the CPU and
+    gives zeros on CUDA.
 
     Args:
         output_size: (rows, columns) of the output, or one int for both.
@@ -55,19 +111,35 @@ class ROIAlign(nn.Module):
             raise ValueError(f"rois must have the shape (K, 5), got {list(rois.shape)}")
         if input.is_quantized:
             input = input.dequantize()
+        if not torch.jit.is_scripting() and can_pool_natively([input]):
+            return multilevel_roi_align(
+                [input],
+                rois,
+                None,
+                self.output_size,
+                [self.spatial_scale],
+                self.sampling_ratio,
+                self.aligned,
+            )
+        return self._pool_with_torchvision(input, rois)
+
+    def _pool_with_torchvision(self, input: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
         features = input
         if input.dtype == torch.float16 or input.dtype == torch.bfloat16:
             features = input.float()
         # For boxes that are not finite torchvision reads out of bounds on the CPU, and it takes any
         # number of adaptive samples in large ones. Beyond the features all samples are 0.
         reach = (input.shape[2] + input.shape[3] + 4096) / self.spatial_scale
-        rois = torch.nan_to_num(rois.to(dtype=features.dtype).clamp(-reach, reach), nan=0.0)
+        is_finite = torch.isfinite(rois).all(dim=1, keepdim=True)
+        rois = rois.to(dtype=features.dtype)
+        index = torch.where(is_finite, rois[:, :1], 0.0)
+        boxes = torch.where(is_finite, rois[:, 1:].clamp(-reach, reach), -reach)
         if self.sampling_ratio <= 0 and not rois.is_cuda:
             # A negative side has no adaptive samples on CUDA, and a negative number on the CPU.
-            rois = torch.cat([rois[:, :3], torch.max(rois[:, 1:3], rois[:, 3:])], dim=1)
+            boxes = torch.cat([boxes[:, :2], torch.max(boxes[:, :2], boxes[:, 2:])], dim=1)
         pooled = roi_align(
             features,
-            rois,
+            torch.cat([index, boxes], dim=1),
             self.output_size,
             self.spatial_scale,
             self.sampling_ratio,

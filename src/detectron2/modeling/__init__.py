@@ -29,6 +29,7 @@ from detectron2.modeling.meta_arch import (
     build_model,
     build_sem_seg_head,
 )
+from detectron2.modeling.mmdet_wrapper import MMDetBackbone, MMDetDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import (
     PROPOSAL_GENERATOR_REGISTRY,
@@ -73,6 +74,8 @@ __all__ = [
     "FastRCNNOutputLayers",
     "GeneralizedRCNN",
     "GeneralizedRCNNWithTTA",
+    "MMDetBackbone",
+    "MMDetDetector",
     "MViT",
     "PanopticFPN",
     "ProposalNetwork",

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from detectron2.layers.wrappers import shapes_to_tensor
+
 
 def to_device(
     values: Sequence[int] | Sequence[float], dtype: torch.dtype, device: torch.device
@@ -13,6 +15,23 @@ def to_device(
     # A copy from memory that is not pinned waits for the device.
     pinned = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
     return pinned.to(device, non_blocking=True)
+
+
+def sizes_to_device(
+    values: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """:func:`constant` of sizes, which are symbols in a graph, and stay so."""
+    if torch.compiler.is_compiling():
+        return shapes_to_tensor(list(values), device).to(dtype)
+    return constant(tuple(values), dtype, device)
+
+
+def box_limits(
+    image_sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """The largest coordinates of boxes in images of (height, width), ``(N, 1, 4)``."""
+    limits = [side for height, width in image_sizes for side in (width, height) * 2]
+    return sizes_to_device(limits, dtype, device).view(-1, 1, 4)
 
 
 @functools.lru_cache(maxsize=256)

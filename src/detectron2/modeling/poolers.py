@@ -13,9 +13,9 @@ from detectron2.layers import (
     ROIAlignRotated,
     cat,
     nonzero_tuple,
-    roi_align_rotated,
     shapes_to_tensor,
 )
+from detectron2.layers.roi_align import can_pool_natively, multilevel_roi_align
 from detectron2.structures import Boxes
 
 # Code written for upstream imports these names from here.
@@ -55,7 +55,18 @@ def assign_boxes_to_levels(
         ``(R,)`` int64: 0 for ``min_level`` and so on. A box without a size, or with a NaN, is put
         on the finest level.
     """
-    sizes = torch.sqrt(cat([boxes.area() for boxes in box_lists]))
+    areas = cat([boxes.area() for boxes in box_lists])
+    return _assign_areas_to_levels(areas, min_level, max_level, canonical_box_size, canonical_level)
+
+
+def _assign_areas_to_levels(
+    areas: torch.Tensor,
+    min_level: int,
+    max_level: int,
+    canonical_box_size: int,
+    canonical_level: int,
+) -> torch.Tensor:
+    sizes = torch.sqrt(areas)
     levels = torch.floor(canonical_level + torch.log2(sizes / canonical_box_size + 1e-8))
     levels = torch.clamp(levels, min=min_level, max=max_level)
     return torch.nan_to_num(levels - min_level, nan=0.0).to(torch.int64)
@@ -119,30 +130,13 @@ def _is_making_graph() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling() or is_fx_tracing()
 
 
-@torch.jit.unused
-def _pool(pooler: nn.Module, x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
-    """``pooler(x, rois)``, where it can be by the operator for rotated boxes, with the angle 0.
-
-    That takes the same samples as aligned RoIAlign does, in a fraction of the time that
-    torchvision's operator and its backward take, and features in half precision as they are.
-    """
-    is_aligned = type(pooler) is ROIAlign and pooler.aligned
-    if not is_aligned or _is_making_graph() or x.device.type not in ("cpu", "cuda"):
-        return pooler(x, rois)
-    # Of a negative side, as of none, there are no samples.
-    sides = (rois[:, 3:] - rois[:, 1:3]).clamp(min=0)
-    centres = torch.add(rois[:, 1:3], sides, alpha=0.5)
-    upright = torch.cat([rois[:, :1], centres, sides, torch.zeros_like(rois[:, :1])], dim=1)
-    return roi_align_rotated(
-        x, upright, pooler.output_size, pooler.spatial_scale, pooler.sampling_ratio
-    )
-
-
 class ROIPooler(nn.Module):
     """Pools each region from the level of a feature pyramid that :func:`assign_boxes_to_levels`
     puts it on, into a grid of fixed size.
 
-    With several levels, it waits for the device once, to know how many regions are on each.
+    RoIAlign of upright boxes pools from all levels at once. Of the other types, each level is
+    pooled by itself, which with several levels waits for the device once, to know how many regions
+    are on each.
     """
 
     def __init__(
@@ -204,16 +198,43 @@ class ROIPooler(nn.Module):
         if len(x) == 1:
             # TorchScript has no index into modules that is not a constant.
             for pooler in self.level_poolers:
-                if torch.jit.is_scripting():
-                    return pooler(x[0], rois)
-                else:
-                    return _pool(pooler, x[0], rois)
+                return pooler(x[0], rois)
+        if not torch.jit.is_scripting() and self._can_pool_at_once(x):
+            return self._pool_at_once(x, rois)
         levels = assign_boxes_to_levels(
             box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
         )
         if not torch.jit.is_scripting() and _is_making_graph():
             return self._pool_in_graph(x, rois, levels)
         return self._pool_by_level(x, rois, levels)
+
+    @torch.jit.unused
+    def _can_pool_at_once(self, x: list[torch.Tensor]) -> bool:
+        return all(type(pooler) is ROIAlign for pooler in self.level_poolers) and can_pool_natively(
+            x
+        )
+
+    @torch.jit.unused
+    def _pool_at_once(self, x: list[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
+        # The same levels as of the lists of boxes, in a few kernels for all images.
+        sides = rois[:, 3:] - rois[:, 1:3]
+        levels = _assign_areas_to_levels(
+            sides[:, 0] * sides[:, 1],
+            self.min_level,
+            self.max_level,
+            self.canonical_box_size,
+            self.canonical_level,
+        )
+        first = self.level_poolers[0]
+        return multilevel_roi_align(
+            x,
+            rois,
+            levels,
+            self.output_size,
+            [pooler.spatial_scale for pooler in self.level_poolers],
+            first.sampling_ratio,
+            first.aligned,
+        )
 
     def _pool_by_level(
         self, x: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor
@@ -224,10 +245,7 @@ class ROIPooler(nn.Module):
         groups = rois[order].split(counts)
         pooled: list[torch.Tensor] = []
         for i, pooler in enumerate(self.level_poolers):
-            if torch.jit.is_scripting():
-                pooled.append(pooler(x[i], groups[i]))
-            else:
-                pooled.append(_pool(pooler, x[i], groups[i]))
+            pooled.append(pooler(x[i], groups[i]))
         by_level = torch.cat(pooled)
         # Unlike that of indexing, its backward pass adds up nothing.
         return torch.empty_like(by_level).index_copy(0, order, by_level)

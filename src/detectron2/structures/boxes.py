@@ -135,11 +135,12 @@ def _as_box_tensor(tensor: torch.Tensor, columns: int) -> torch.Tensor:
         boxes = tensor.to(torch.float32)
     else:
         boxes = torch.as_tensor(tensor, dtype=torch.float32, device="cpu")
+    # First what does not depend on their number, which in a graph is not known.
+    if boxes.dim() == 2 and boxes.size(1) == columns:
+        return boxes
     if boxes.numel() == 0:
         return boxes.reshape(-1, columns)
-    if boxes.dim() != 2 or boxes.size(1) != columns:
-        raise ValueError(f"boxes must have the shape (N, {columns}), got {list(boxes.shape)}")
-    return boxes
+    raise ValueError(f"boxes must have the shape (N, {columns}), got {list(boxes.shape)}")
 
 
 class Boxes:

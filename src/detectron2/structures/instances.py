@@ -72,6 +72,10 @@ class Instances:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", torch.jit.TracerWarning)
                 own_length, length = int(self.__len__()), len(value)
+        elif torch.compiler.is_compiling():
+            # A graph may have lengths that are known only when it runs: it checks them then.
+            torch._check(value.__len__() == self.__len__())
+            return
         else:
             own_length, length = len(self), len(value)
         if length != own_length:

@@ -7,7 +7,12 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from detectron2.modeling.backbone.utils import decomposed_rel_pos
+from detectron2.modeling.backbone.utils import (
+    add_decomposed_rel_pos,
+    decomposed_rel_pos,
+    get_abs_pos,
+    missing_to_multiple,
+)
 
 
 class Mlp(nn.Module):
@@ -92,6 +97,24 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def absolute_position_parameter(
+    sides: tuple[int, int], has_cls_token: bool, dim: int
+) -> nn.Parameter:
+    """A table of positions of a grid, ``(1, L, dim)``, as :func:`get_abs_pos` takes it."""
+    table = nn.Parameter(torch.zeros(1, sides[0] * sides[1] + int(has_cls_token), dim))
+    nn.init.trunc_normal_(table, std=0.02)
+    return table
+
+
+def add_positions(
+    tokens: torch.Tensor, table: torch.Tensor | None, has_cls_token: bool
+) -> torch.Tensor:
+    """``tokens`` ``(B, H, W, C)`` plus their absolute positions, if there is a table of them."""
+    if table is None:
+        return tokens
+    return tokens + get_abs_pos(table, has_cls_token, tokens.shape[1:3])
+
+
 def run_block(block: nn.Module, x: torch.Tensor, recompute: bool) -> torch.Tensor:
     """``block(x)``; with ``recompute`` the backward pass computes its activations again."""
     if recompute and torch.is_grad_enabled():
@@ -122,6 +145,19 @@ def _places(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
     return torch.cat(places, dim=-1).flatten(0, 1)
 
 
+def _appends(q: torch.Tensor, k: torch.Tensor) -> bool:
+    """Whether fused attention is faster although queries and keys are longer for it.
+
+    In half precision it is. In float32, PyTorch's kernel for CUDA has a slow backward pass for
+    more than 128 channels, and pays off forward for very many keys only; elsewhere there is none.
+    """
+    if not q.is_cuda:
+        return False
+    if q.dtype in (torch.float16, torch.bfloat16):
+        return True
+    return k.shape[2] > 1024 and not (torch.is_grad_enabled() and q.requires_grad)
+
+
 def attention_with_relative_positions(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -134,8 +170,8 @@ def attention_with_relative_positions(
     """Scaled dot-product attention with relative positions, as `add_decomposed_rel_pos` adds them.
 
     The bias of a query and a key is ``rows[query, row of key] + columns[query, column of key]``:
-    the dot product of ``[rows, columns]`` with the key's place, one-hot. Both are appended to
-    query and key, so that no matrix of all pairs is ever in memory.
+    the dot product of ``[rows, columns]`` with the key's place, one-hot. Where there is a fast
+    kernel, both are appended to query and key, and no matrix of all pairs is ever in memory.
 
     Args:
         q: ``(B, heads, q_h * q_w, C)``, like ``k`` and ``v`` for their size.
@@ -150,12 +186,18 @@ def attention_with_relative_positions(
         ``(B, heads, q_h * q_w, C)``.
     """
     batch, heads, length, channels = q.shape
+    if not _appends(q, k):
+        logits = (q * channels**-0.5) @ k.transpose(-2, -1)
+        logits = add_decomposed_rel_pos(
+            logits.flatten(0, 1), q.flatten(0, 1), rel_pos_h, rel_pos_w, q_size, k_size
+        )
+        return logits.softmax(dim=-1).view(batch, heads, length, -1).to(v.dtype) @ v
     rows, columns = decomposed_rel_pos(q, rel_pos_h, rel_pos_w, q_size, k_size)
     places = _places(k_size, k).expand(batch, heads, -1, -1)
     parts_q = [q * channels**-0.5, rows.flatten(2, 3), columns.flatten(2, 3)]
     parts_k = [k, places]
     # Kernels want rows of 16 bytes, in half precision 8 elements.
-    excess = -(channels + places.shape[-1]) % 8
+    excess = missing_to_multiple(channels + sum(k_size), 8)
     if excess:
         parts_q.append(q.new_zeros(()).expand(batch, heads, length, excess))
         parts_k.append(k.new_zeros(()).expand(batch, heads, k.shape[2], excess))

@@ -12,6 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from detectron2.modeling.backbone._transformer import (
     Mlp,
+    absolute_position_parameter,
+    add_positions,
     attention_with_relative_positions,
     drop_path_layer,
     drop_path_rates,
@@ -21,11 +23,11 @@ from detectron2.modeling.backbone._transformer import (
 )
 from detectron2.modeling.backbone.backbone import Backbone
 
-# Code written for upstream imports another of these names from here.
+# Code written for upstream imports all of these names from here.
 from detectron2.modeling.backbone.utils import (
     PatchEmbed,
     add_decomposed_rel_pos,  # noqa: F401
-    get_abs_pos,
+    get_abs_pos,  # noqa: F401
     window_partition,
     window_unpartition,
 )
@@ -301,10 +303,8 @@ class MViT(Backbone):
         )
         self.pos_embed: nn.Parameter | None = None
         if use_abs_pos:
-            sides = [pretrain_img_size // stride for stride in patch_stride]
-            positions = sides[0] * sides[1] + int(pretrain_use_cls_token)
-            self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            sides = (pretrain_img_size // patch_stride[0], pretrain_img_size // patch_stride[1])
+            self.pos_embed = absolute_position_parameter(sides, pretrain_use_cls_token, embed_dim)
 
         dim, dim_out = embed_dim, embed_dim
         stride, kv_stride = patch_stride[0], adaptive_kv_stride
@@ -350,7 +350,7 @@ class MViT(Backbone):
                 dim_out, num_heads = dim_out * 2, num_heads * 2
                 stride, kv_stride = stride * 2, max(kv_stride // 2, 1)
 
-        self._out_features = out_features
+        self._out_features = list(out_features)
         if not out_features or set(out_features) != set(self._names.values()):
             raise ValueError(
                 f"out_features must be some of {list(self._out_feature_strides)}, "
@@ -358,14 +358,12 @@ class MViT(Backbone):
             )
         self.apply(self._init_weights)
 
-    def _init_weights(self, m: nn.Module) -> None:
-        init_weights(m)
+    _init_weights = staticmethod(init_weights)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images ``(N, C, H, W)`` to the outputs ``(N, C_i, H_i, W_i)`` by name."""
-        x = self.patch_embed(x)
-        if self.pos_embed is not None:
-            x = x + get_abs_pos(self.pos_embed, self.pretrain_use_cls_token, x.shape[1:3])
+        patches = self.patch_embed(x)
+        x = add_positions(patches, self.pos_embed, self.pretrain_use_cls_token)
         outputs = {}
         for i, block in enumerate(self.blocks):
             x = run_block(block, x, self.use_act_checkpoint)

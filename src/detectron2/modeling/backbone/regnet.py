@@ -57,20 +57,31 @@ def _check_odd(k: int) -> None:
 
 def init_weights(m: nn.Module) -> None:
     """Initialise a convolution, batch norm or linear layer; leave other modules alone."""
-    if isinstance(m, nn.Conv2d):
-        # Of all output channels, also where there are groups.
-        fan_out = m.out_channels * m.kernel_size[0] * m.kernel_size[1]
-        nn.init.normal_(m.weight, std=math.sqrt(2 / fan_out))
-    elif isinstance(m, nn.BatchNorm2d):
-        nn.init.ones_(m.weight)
-        nn.init.zeros_(m.bias)
+    if isinstance(m, nn.BatchNorm2d):
+        m.reset_parameters()
     elif isinstance(m, nn.Linear):
         nn.init.normal_(m.weight, std=0.01)
         nn.init.zeros_(m.bias)
+    elif isinstance(m, nn.Conv2d):
+        # All output channels count, also where there are groups.
+        fan_out = m.out_channels * math.prod(m.kernel_size)
+        nn.init.normal_(m.weight, std=math.sqrt(2 / fan_out))
 
 
-class ResStem(CNNBlockBase):
-    """The stem of a ResNet, of stride 4: a 7 x 7 convolution and a 3 x 3 max-pooling.
+class _Stem(CNNBlockBase):
+    """A convolution of stride 2, and what may follow it."""
+
+    def __init__(
+        self, channels: tuple[int, int], kernel_size: int, stride: int, norm: _Norm, activation: Any
+    ) -> None:
+        super().__init__(*channels, stride)
+        self.conv = conv2d(*channels, kernel_size, stride=2)
+        self.bn = get_norm(norm, channels[1])
+        self.af = activation()
+
+
+class SimpleStem(_Stem):
+    """A 3 x 3 convolution of stride 2.
 
     Args:
         w_in: channels of the images.
@@ -80,36 +91,30 @@ class ResStem(CNNBlockBase):
     """
 
     def __init__(self, w_in: int, w_out: int, norm: _Norm, activation_class: _Activation) -> None:
-        super().__init__(w_in, w_out, 4)
-        self.conv = conv2d(w_in, w_out, 7, stride=2)
-        self.bn = get_norm(norm, w_out)
-        self.af = activation_class()
-        self.pool = pool2d(3, stride=2)
+        super().__init__((w_in, w_out), 3, 2, norm, activation_class)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images ``(N, w_in, H, W)`` to ``(N, w_out, H / 4, W / 4)``."""
-        return self.pool(self.af(self.bn(self.conv(x))))
+        """Map images ``(N, w_in, H, W)`` to ``(N, w_out, H / 2, W / 2)``."""
+        return self.af(self.bn(self.conv(x)))
 
 
-class SimpleStem(CNNBlockBase):
-    """A 3 x 3 convolution of stride 2.
+class ResStem(_Stem):
+    """The stem of a ResNet: a 7 x 7 convolution and a 3 x 3 max-pooling, both of stride 2.
 
     Args:
-        w_in: as for :class:`ResStem`, like the others.
+        w_in: as for :class:`SimpleStem`, like the others.
         w_out: see there.
         norm: see there.
         activation_class: see there.
     """
 
     def __init__(self, w_in: int, w_out: int, norm: _Norm, activation_class: _Activation) -> None:
-        super().__init__(w_in, w_out, 2)
-        self.conv = conv2d(w_in, w_out, 3, stride=2)
-        self.bn = get_norm(norm, w_out)
-        self.af = activation_class()
+        super().__init__((w_in, w_out), 7, 4, norm, activation_class)
+        self.pool = pool2d(3, stride=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images ``(N, w_in, H, W)`` to ``(N, w_out, H / 2, W / 2)``."""
-        return self.af(self.bn(self.conv(x)))
+        """Map images ``(N, w_in, H, W)`` to ``(N, w_out, H / 4, W / 4)``."""
+        return self.pool(self.af(self.bn(self.conv(x))))
 
 
 class SE(nn.Module):
@@ -134,6 +139,16 @@ class SE(nn.Module):
         return x * self.f_ex(self.avg_pool(x))
 
 
+def _add_conv(
+    module: nn.Module, name: str, conv: nn.Conv2d, norm: _Norm, activation: _Activation | None
+) -> None:
+    """Add a convolution to ``module``, as ``name``, and its norm and activation after it."""
+    module.add_module(name, conv)
+    module.add_module(f"{name}_bn", get_norm(norm, conv.out_channels))
+    if activation is not None:
+        module.add_module(f"{name}_af", activation())
+
+
 class VanillaBlock(CNNBlockBase):
     """Two 3 x 3 convolutions, without a shortcut.
 
@@ -156,17 +171,13 @@ class VanillaBlock(CNNBlockBase):
         _params: dict[str, Any],
     ) -> None:
         super().__init__(w_in, w_out, stride)
-        self.a = conv2d(w_in, w_out, 3, stride=stride)
-        self.a_bn = get_norm(norm, w_out)
-        self.a_af = activation_class()
-        self.b = conv2d(w_out, w_out, 3)
-        self.b_bn = get_norm(norm, w_out)
-        self.b_af = activation_class()
+        _add_conv(self, "a", conv2d(w_in, w_out, 3, stride=stride), norm, activation_class)
+        _add_conv(self, "b", conv2d(w_out, w_out, 3), norm, activation_class)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, w_in, H, W)`` to ``(N, w_out, H / stride, W / stride)``."""
-        x = self.a_af(self.a_bn(self.a(x)))
-        return self.b_af(self.b_bn(self.b(x)))
+        y = self.a_af(self.a_bn(self.a(x)))
+        return self.b_af(self.b_bn(self.b(y)))
 
 
 class BasicTransform(nn.Module):
@@ -182,15 +193,13 @@ class BasicTransform(nn.Module):
         _params: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.a = conv2d(w_in, w_out, 3, stride=stride)
-        self.a_bn = get_norm(norm, w_out)
-        self.a_af = activation_class()
-        self.b = conv2d(w_out, w_out, 3)
-        self.b_bn = get_norm(norm, w_out)
+        _add_conv(self, "a", conv2d(w_in, w_out, 3, stride=stride), norm, activation_class)
+        _add_conv(self, "b", conv2d(w_out, w_out, 3), norm, None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, w_in, H, W)`` to ``(N, w_out, H / stride, W / stride)``."""
-        return self.b_bn(self.b(self.a_af(self.a_bn(self.a(x)))))
+        y = self.a_af(self.a_bn(self.a(x)))
+        return self.b_bn(self.b(y))
 
 
 class BottleneckTransform(nn.Module):
@@ -206,26 +215,22 @@ class BottleneckTransform(nn.Module):
         params: dict[str, Any],
     ) -> None:
         super().__init__()
-        w_b = round(w_out * params["bottleneck_ratio"])
-        self.a = conv2d(w_in, w_b, 1)
-        self.a_bn = get_norm(norm, w_b)
-        self.a_af = activation_class()
-        self.b = conv2d(w_b, w_b, 3, stride=stride, groups=w_b // params["group_width"])
-        self.b_bn = get_norm(norm, w_b)
-        self.b_af = activation_class()
+        width = round(w_out * params["bottleneck_ratio"])
+        grouped = conv2d(width, width, 3, stride=stride, groups=width // params["group_width"])
+        _add_conv(self, "a", conv2d(w_in, width, 1), norm, activation_class)
+        _add_conv(self, "b", grouped, norm, activation_class)
         # Of the block's input, not of the bottleneck.
-        w_se = round(w_in * params["se_ratio"])
-        self.se = SE(w_b, w_se, activation_class) if w_se > 0 else None
-        self.c = conv2d(w_b, w_out, 1)
-        self.c_bn = get_norm(norm, w_out)
+        squeezed = round(w_in * params["se_ratio"])
+        self.se = SE(width, squeezed, activation_class) if squeezed > 0 else None
+        _add_conv(self, "c", conv2d(width, w_out, 1), norm, None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, w_in, H, W)`` to ``(N, w_out, H / stride, W / stride)``."""
-        x = self.a_af(self.a_bn(self.a(x)))
-        x = self.b_af(self.b_bn(self.b(x)))
+        y = self.a_af(self.a_bn(self.a(x)))
+        y = self.b_af(self.b_bn(self.b(y)))
         if self.se is not None:
-            x = self.se(x)
-        return self.c_bn(self.c(x))
+            y = self.se(y)
+        return self.c_bn(self.c(y))
 
 
 class _ResidualBlock(CNNBlockBase):
@@ -358,10 +363,10 @@ class AnyNet(Backbone):
         out_features: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        self.stages_and_names: list[tuple[nn.Module, str]] = []
         self.stem = stem_class(3, stem_width, norm, activation_class)
         self._out_feature_strides = {"stem": self.stem.stride}
         self._out_feature_channels = {"stem": self.stem.out_channels}
-        self.stages_and_names: list[tuple[nn.Module, str]] = []
         stride, width = self.stem.stride, stem_width
         stages = zip(depths, widths, strides, bottleneck_ratios, group_widths, strict=True)
         for i, (d, w, s, b, g) in enumerate(stages):
@@ -376,7 +381,7 @@ class AnyNet(Backbone):
         self.apply(init_weights)
 
         names = list(self._out_feature_strides)
-        self._out_features = names[-1:] if out_features is None else out_features
+        self._out_features = names[-1:] if out_features is None else list(out_features)
         if not self._out_features or not set(names).issuperset(self._out_features):
             raise ValueError(
                 f"out_features must be some of {names}, got {list(self._out_features)}"

@@ -310,7 +310,7 @@ class ResNet(Backbone):
             nn.init.normal_(self.linear.weight, std=0.01)
             last = "linear"
 
-        self._out_features = [last] if out_features is None else out_features
+        self._out_features = [last] if out_features is None else list(out_features)
         known = {"stem", *names} | (set() if num_classes is None else {"linear"})
         if not self._out_features or not known.issuperset(self._out_features):
             raise ValueError(

@@ -207,7 +207,8 @@ class SwinTransformerBlock(nn.Module):
     def _attend(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         size, shift = self.window_size, self.shift_size
         height, width = x.shape[1:3]
-        below, right = -height % size, -width % size
+        below = utils.missing_to_multiple(height, size)
+        right = utils.missing_to_multiple(width, size)
         if below > 0 or right > 0:
             x = F.pad(x, (0, 0, 0, right, 0, below))
         if shift > 0:
@@ -247,9 +248,10 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int, norm_layer: _LayerFactory = nn.LayerNorm) -> None:
         super().__init__()
+        merged = 4 * dim
         self.dim = dim
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-        self.norm = norm_layer(4 * dim)
+        self.reduction = nn.Linear(merged, 2 * dim, bias=False)
+        self.norm = norm_layer(merged)
 
     def forward(self, x: torch.Tensor, H: int, W: int) -> torch.Tensor:  # noqa: N803
         """Map ``(B, H * W, dim)`` to ``(B, ceil(H / 2) * ceil(W / 2), 2 * dim)``.
@@ -336,7 +338,8 @@ class BasicLayer(nn.Module):
         size = self.window_size
         mask = None
         if self.depth > 1 and self.shift_size > 0:
-            mask = _shift_mask(H + -H % size, W + -W % size, size, self.shift_size, x)
+            height, width = (s + utils.missing_to_multiple(s, size) for s in (H, W))
+            mask = _shift_mask(height, width, size, self.shift_size, x)
         for block in self.blocks:
             block.H, block.W = H, W
             if self.use_checkpoint and torch.is_grad_enabled():
@@ -377,7 +380,8 @@ class PatchEmbed(nn.Module):
 
         Images are padded with zeros right and below to whole patches.
         """
-        below, right = -x.shape[2] % self.patch_size[0], -x.shape[3] % self.patch_size[1]
+        below = utils.missing_to_multiple(x.shape[2], self.patch_size[0])
+        right = utils.missing_to_multiple(x.shape[3], self.patch_size[1])
         if below > 0 or right > 0:
             x = F.pad(x, (0, right, 0, below))
         x = self.proj(x)
@@ -436,13 +440,10 @@ class SwinTransformer(Backbone):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.frozen_stages, self.out_indices = frozen_stages, out_indices
+        self.ape, self.patch_norm = ape, patch_norm
         self.pretrain_img_size = pretrain_img_size
-        self.num_layers = len(depths)
-        self.embed_dim = embed_dim
-        self.ape = ape
-        self.patch_norm = patch_norm
-        self.out_indices = out_indices
-        self.frozen_stages = frozen_stages
+        self.embed_dim, self.num_layers = embed_dim, len(depths)
         self.patch_embed = PatchEmbed(
             patch_size, in_chans, embed_dim, norm_layer if patch_norm else None
         )
@@ -500,8 +501,7 @@ class SwinTransformer(Backbone):
         for module in frozen:
             module.eval().requires_grad_(False)
 
-    def _init_weights(self, m: nn.Module) -> None:
-        init_weights(m)
+    _init_weights = staticmethod(init_weights)
 
     @property
     def size_divisibility(self) -> int:

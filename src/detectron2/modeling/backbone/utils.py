@@ -18,6 +18,14 @@ __all__ = [
 ]
 
 
+def missing_to_multiple(size: int, divisor: int) -> int:
+    """What is missing from ``size`` to a multiple of ``divisor``.
+
+    Without remainders, which PyTorch's compiler is slow with where sizes are dynamic.
+    """
+    return (size + divisor - 1) // divisor * divisor - size
+
+
 def window_partition(x: torch.Tensor, window_size: int) -> tuple[torch.Tensor, tuple[int, int]]:
     """Cut a feature map into square windows, after padding it with zeros right and below.
 
@@ -30,7 +38,8 @@ def window_partition(x: torch.Tensor, window_size: int) -> tuple[torch.Tensor, t
         and the padded height and width.
     """
     batch, height, width, channels = x.shape
-    below, right = -height % window_size, -width % window_size
+    below = missing_to_multiple(height, window_size)
+    right = missing_to_multiple(width, window_size)
     if below > 0 or right > 0:
         x = F.pad(x, (0, 0, 0, right, 0, below))
     rows, columns = (height + below) // window_size, (width + right) // window_size

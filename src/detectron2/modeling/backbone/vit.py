@@ -16,6 +16,8 @@ from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.wrappers import Conv2d
 from detectron2.modeling.backbone._transformer import (
     Mlp,
+    absolute_position_parameter,
+    add_positions,
     attention_with_relative_positions,
     drop_path_layer,
     drop_path_rates,
@@ -26,11 +28,11 @@ from detectron2.modeling.backbone._transformer import (
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.fpn import _assert_strides_are_log2_contiguous
 
-# Code written for upstream imports another of these names from here.
+# Code written for upstream imports all of these names from here.
 from detectron2.modeling.backbone.utils import (
     PatchEmbed,
     add_decomposed_rel_pos,  # noqa: F401
-    get_abs_pos,
+    get_abs_pos,  # noqa: F401
     window_partition,
     window_unpartition,
 )
@@ -168,20 +170,16 @@ class Block(nn.Module):
         input_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        self.window_size = window_size
+        self.use_residual_block = use_residual_block
+        if window_size > 0:
+            input_size = (window_size, window_size)
+        positions = (use_rel_pos, rel_pos_zero_init, input_size)
         self.norm1 = norm_layer(dim)
-        self.attn = Attention(
-            dim,
-            num_heads,
-            qkv_bias,
-            use_rel_pos,
-            rel_pos_zero_init,
-            (window_size, window_size) if window_size > 0 else input_size,
-        )
+        self.attn = Attention(dim, num_heads, qkv_bias, *positions)
         self.drop_path = drop_path_layer(drop_path)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer)
-        self.window_size = window_size
-        self.use_residual_block = use_residual_block
         if use_residual_block:
             self.residual = ResBottleneckBlock(dim, dim, dim // 2, "LN")
 
@@ -195,9 +193,9 @@ class Block(nn.Module):
         """Map ``(B, H, W, dim)`` to the same shape."""
         x = x + self.drop_path(self._attend(self.norm1(x)))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
-        if self.use_residual_block:
-            x = self.residual(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x
+        if not self.use_residual_block:
+            return x
+        return self.residual(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class ViT(Backbone):
@@ -257,15 +255,14 @@ class ViT(Backbone):
         out_feature: str = "last_feat",
     ) -> None:
         super().__init__()
-        self.pretrain_use_cls_token = pretrain_use_cls_token
         self.use_act_checkpoint = use_act_checkpoint
+        self.pretrain_use_cls_token = pretrain_use_cls_token
         patch = (patch_size, patch_size)
         self.patch_embed = PatchEmbed(patch, patch, in_chans=in_chans, embed_dim=embed_dim)
         self.pos_embed: nn.Parameter | None = None
         if use_abs_pos:
-            positions = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)
-            self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            sides = (pretrain_img_size // patch_size,) * 2
+            self.pos_embed = absolute_position_parameter(sides, pretrain_use_cls_token, embed_dim)
         side = img_size // patch_size
         self.blocks = nn.ModuleList(
             Block(
@@ -289,14 +286,12 @@ class ViT(Backbone):
         self._out_feature_strides = {out_feature: patch_size}
         self.apply(self._init_weights)
 
-    def _init_weights(self, m: nn.Module) -> None:
-        init_weights(m)
+    _init_weights = staticmethod(init_weights)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images ``(N, C, H, W)`` to ``(N, embed_dim, H / patch_size, W / patch_size)``."""
-        x = self.patch_embed(x)
-        if self.pos_embed is not None:
-            x = x + get_abs_pos(self.pos_embed, self.pretrain_use_cls_token, x.shape[1:3])
+        patches = self.patch_embed(x)
+        x = add_positions(patches, self.pos_embed, self.pretrain_use_cls_token)
         for block in self.blocks:
             x = run_block(block, x, self.use_act_checkpoint)
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from detectron2.layers import batched_nms
-from detectron2.modeling._constants import constant
+from detectron2.modeling._constants import box_limits
 from detectron2.modeling._nms_selection import nms_mask, take
 from detectron2.structures import Boxes, Instances
 
@@ -92,7 +92,9 @@ class DenseInference(nn.Module):
         for of_level in logits:
             # Not of all levels together, which would be a copy of several times their size.
             size = of_level.size(1) * num_classes
-            best, indices = of_level.flatten(1).topk(min(self.test_topk_candidates, size), dim=1)
+            best, indices = of_level.flatten(1).topk(
+                torch.sym_min(self.test_topk_candidates, size), dim=1
+            )
             values.append(best)
             row = torch.div(indices, num_classes, rounding_mode="floor")
             classes.append(indices - row * num_classes)
@@ -109,18 +111,17 @@ class DenseInference(nn.Module):
         )
         kept = nms_mask(boxes, scores > self.test_score_thresh, self.test_nms_thresh, classes)
 
-        size = min(self.max_detections_per_image, kept.size(1))
+        size = torch.sym_min(self.max_detections_per_image, kept.size(1))
         scores, order = torch.where(kept, scores, -torch.inf).topk(size, dim=1)
         classes = classes.gather(1, order)
-        limits = [side for height, width in image_sizes for side in (width, height) * 2]
-        upper = constant(tuple(limits), boxes.dtype, boxes.device).view(-1, 1, 4)
+        upper = box_limits(image_sizes, boxes.dtype, boxes.device)
         boxes = take(boxes, order).clamp(min=0).minimum(upper)
         results = []
         counts = kept.sum(dim=1).clamp(max=size).tolist()
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
             instances = Instances(image_size)
-            instances.pred_boxes = Boxes(boxes[i, :count])
-            instances.scores = scores[i, :count]
-            instances.pred_classes = classes[i, :count]
+            instances.pred_boxes = Boxes(boxes[i, 0:count])
+            instances.scores = scores[i, 0:count]
+            instances.pred_classes = classes[i, 0:count]
             results.append(instances)
         return results

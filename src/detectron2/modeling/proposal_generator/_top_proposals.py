@@ -1,12 +1,13 @@
 """The best of scored boxes on several levels, for all images at once."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import cat
-from detectron2.modeling._constants import constant
+from detectron2.modeling._constants import box_limits, sizes_to_device
 from detectron2.modeling._nms_selection import nms_mask, take
 from detectron2.structures import Boxes, Instances, RotatedBoxes
 
@@ -36,13 +37,14 @@ def top_candidates(logits: list[torch.Tensor], topk: int) -> Candidates:
     # One topk of padded levels takes a fraction of the time of one for each level: its passes are
     # many, and short.
     sizes = [x.size(1) for x in logits]
-    size = max(sizes)
+    # In a graph, sizes are symbols, which must not be compared.
+    size = functools.reduce(torch.sym_max, sizes)
     padded = [F.pad(x, [0, size - x.size(1)], value=-torch.inf) for x in logits]
-    values, indices = torch.stack(padded, dim=1).topk(min(topk, size), dim=2)
+    values, indices = torch.stack(padded, dim=1).topk(torch.sym_min(topk, size), dim=2)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     starts = [end - n for end, n in zip(ends, sizes, strict=True)]
-    level_sizes = constant(tuple(sizes), torch.int64, values.device)[:, None]
-    level_starts = constant(tuple(starts), torch.int64, values.device)[:, None]
+    level_sizes = sizes_to_device(sizes, torch.int64, values.device)[:, None]
+    level_starts = sizes_to_device(starts, torch.int64, values.device)[:, None]
     exist = indices < level_sizes
     # Of those that do not exist, any index will do.
     indices = torch.where(exist, indices, 0) + level_starts
@@ -57,8 +59,7 @@ def gather_boxes(boxes: list[torch.Tensor], candidates: Candidates) -> torch.Ten
 def _clipped(boxes: torch.Tensor, image_sizes: list[tuple[int, int]]) -> torch.Tensor:
     """Boxes ``(N, C, 4 or 5)``, clipped to their images."""
     if boxes.size(2) == 4:
-        limits = [side for height, width in image_sizes for side in (width, height) * 2]
-        upper = constant(tuple(limits), boxes.dtype, boxes.device).view(-1, 1, 4)
+        upper = box_limits(image_sizes, boxes.dtype, boxes.device)
         return boxes.clamp(min=0).minimum(upper)
     clipped = []
     for of_image, size in zip(boxes, image_sizes, strict=True):
@@ -99,7 +100,7 @@ def select_proposals(
     by_level = (groups, candidates.logits.size(2))
     kept = nms_mask(boxes.view(*by_level, boxes.size(2)), is_valid.view(by_level), nms_thresh)
     kept = kept.view_as(is_valid)
-    size = min(post_nms_topk, kept.size(1))
+    size = torch.sym_min(post_nms_topk, kept.size(1))
     best_logits, best = torch.where(kept, logits, -torch.inf).topk(size, dim=1)
     best_boxes = take(boxes, best)
 
@@ -117,7 +118,7 @@ def select_proposals(
     results = []
     for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
         instances = Instances(image_size)
-        instances.proposal_boxes = kind(best_boxes[i, :count])
-        instances.objectness_logits = best_logits[i, :count]
+        instances.proposal_boxes = kind(best_boxes[i, 0:count])
+        instances.objectness_logits = best_logits[i, 0:count]
         results.append(instances)
     return results

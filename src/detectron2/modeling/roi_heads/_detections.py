@@ -54,7 +54,7 @@ def fast_rcnn_inference_single_image(
     )
     keep = batched_nms(boxes, scores, classes, nms_thresh)
     if topk_per_image >= 0:
-        keep = keep[:topk_per_image]
+        keep = keep[0:topk_per_image]
     result = Instances(image_shape)
     result.pred_boxes = Boxes(boxes[keep])
     result.scores = scores[keep]

@@ -1,11 +1,10 @@
-// What the kernels share about warps. Only .cu files include it.
+// What kernels share about warps. Only .cu files include it.
 
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 namespace detectron2 {
-namespace roi_align_rotated_detail {
 
 constexpr int kWarp = 32;
 constexpr unsigned int kAllLanes = 0xffffffffu;
@@ -33,5 +32,4 @@ __device__ int warp_prefix_sums(int n, const Count& count, const Store& store) {
   return sum;
 }
 
-}  // namespace roi_align_rotated_detail
 }  // namespace detectron2
