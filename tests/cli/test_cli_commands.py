@@ -254,7 +254,6 @@ def test_lazy_config(run, tiny, shapes, tmp_path):
 
 def test_export(run, tiny, trained, shapes, tmp_path):
     """A program, for an image of another size; and a trace."""
-    pytest.importorskip("detectron2.export.program")
     from detectron2.data.detection_utils import read_image
 
     arguments = ("--config", trained, *tiny[2:6], "--size", "80", "96")

@@ -108,6 +108,22 @@ def _nms_groups(device: str) -> None:
     _same(_ops.nms_groups(boxes.float().to(device)[None], valid, None, 0.3), expected)
 
 
+def _roi_align(device: str) -> None:
+    features, boxes = _random(2, 3, 9, 11), _boxes(4) / 2
+    centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    index, angle = torch.ones(4, 1), torch.zeros(4, 1)
+    upright = torch.cat([index, centers, sides, angle], dim=1)
+    expected = slow.roi_align_rotated(features, upright, 2, 2)
+    rois = torch.cat([index, boxes], dim=1).to(device)
+
+    def pool(input: Tensor) -> Tensor:
+        rois_like = rois.to(input.dtype)
+        return _ops.roi_align_forward([input], rois_like, None, [1.0], 2, 2, 2, True)
+
+    _same(pool(features.float().to(device)), expected)
+    _check_gradient(pool, features.to(device))
+
+
 def _roi_align_rotated(device: str) -> None:
     from detectron2.layers import roi_align_rotated
 
@@ -227,6 +243,7 @@ _TESTS = {
     "box_iou_rotated": _box_iou_rotated,
     "nms_rotated": _nms_rotated,
     "nms_groups": _nms_groups,
+    "roi_align": _roi_align,
     "roi_align_rotated": _roi_align_rotated,
     "deform_conv": _deform_conv,
     "paste_masks": _paste_masks,
