@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 
 from detectron2.data.datasets import load_coco_json
@@ -72,8 +73,10 @@ def test_train_eval_predict(run, tiny, trained, shapes, tmp_path):
 
     out = tmp_path / "predictions"
     images = shapes / "val" / "images"
-    outcome = run("predict", images, "--config", trained, *rest, "--threshold", "0", "--out", out)
+    arguments = ("--threshold", "0", "--out", out, "--scale", "2")
+    outcome = run("predict", images, "--config", trained, *rest, *arguments)
     assert outcome.status == 0, outcome.err
+    assert Image.open(out / "000001.jpg").size == (128, 128)
     assert sorted(path.name for path in out.iterdir()) == [
         *(f"00000{i}.jpg" for i in range(1, 5)),
         "predictions.json",

@@ -10,10 +10,17 @@ import numpy as np
 class Drawer:
     """Draws what a model says about an image, or about one frame of a video after another."""
 
-    def __init__(self, metadata: Any, *, is_video: bool) -> None:
+    def __init__(self, metadata: Any, *, is_video: bool, scale: float = 1.0) -> None:
+        """
+        Args:
+            metadata: of the data set whose classes the model knows.
+            is_video: the images are consecutive frames.
+            scale: of the drawn images; frames keep their size.
+        """
         from detectron2.utils.video_visualizer import VideoVisualizer
 
         self._metadata = metadata
+        self._scale = scale
         # It gives an object the same colour in all frames.
         self._video = VideoVisualizer(metadata) if is_video else None
 
@@ -31,7 +38,7 @@ class Drawer:
             return self._draw_frame(image, prediction)
         from detectron2.utils.visualizer import Visualizer
 
-        visualizer = Visualizer(image, self._metadata)
+        visualizer = Visualizer(image, self._metadata, scale=self._scale)
         if "panoptic_seg" in prediction:
             return visualizer.draw_panoptic_seg(*prediction["panoptic_seg"])
         if "sem_seg" in prediction:

@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, default=0.5, help="least score of an instance (default: 0.5)"
     )
     parser.add_argument(
+        "--scale", type=float, default=1.0, help="of the drawn images, not of video frames"
+    )
+    parser.add_argument(
         "--no-draw", action="store_true", help="write predictions.json only, no images"
     )
     parser.add_argument(
@@ -60,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from detectron2.cli._processes import set_up_inference
     from detectron2.cli._terminal import ProgressBar
 
-    if args.batch < 1:
-        raise UsageError(f"--batch must be positive, got {args.batch}")
+    if args.batch < 1 or args.scale <= 0:
+        raise UsageError(f"--batch {args.batch} and --scale {args.scale} must be positive")
     args.overrides = [*filter(is_override, args.inputs), *args.overrides]
     files = find_inputs([text for text in args.inputs if not is_override(text)])
     if not files:
@@ -71,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     predictor = build_predictor(cfg)
     metadata = metadata_of(cfg)
     output = CocoOutput(metadata)
-    drawer = Drawer(metadata, is_video=args.video or any(map(is_video, files)))
+    is_film = args.video or any(map(is_video, files))
+    drawer = Drawer(metadata, is_video=is_film, scale=args.scale)
     os.makedirs(args.out, exist_ok=True)
 
     with ProgressBar(count_images(files), "predict") as bar:
