@@ -109,6 +109,7 @@ PUBLIC_NAMES = {
         "synchronize",
     ],
     "detectron2.evaluation.testing": ["flatten_results_dict", "print_csv_format", "verify_results"],
+    "detectron2.cli": ["main"],
     "detectron2.data.shapes": [
         "KEYPOINT_FLIP_MAP",
         "KEYPOINT_NAMES",

@@ -84,6 +84,12 @@ def test_requirements_are_lower_bounds(metadata: email.message.Message) -> None:
     assert {name: requirements[name] for name in LOWER_BOUNDS} == LOWER_BOUNDS
 
 
+def test_console_command(files: dict[str, bytes]) -> None:
+    assert files[f"{DIST_INFO}/entry_points.txt"] == (
+        b"[console_scripts]\ndetectron2 = detectron2.cli:main\n"
+    )
+
+
 def test_license(files: dict[str, bytes]) -> None:
     names = [
         name

@@ -102,6 +102,9 @@ def test_installs_works_and_uninstalls(wheel: Path, venv: Venv, tmp_path: Path) 
     assert "detectron2" in report
     assert "0.7.0" in report
 
+    command = str(venv.python.with_name("detectron2"))
+    assert venv.run([command, "--version"], cwd=elsewhere) == "detectron2-neo 0.7.0\n"
+
     venv.pip("uninstall", "--yes", "detectron2_neo")
     assert venv.files() == before
     assert not (venv.site_packages / "detectron2").exists()

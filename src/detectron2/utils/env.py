@@ -12,16 +12,23 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
-
 __all__ = ["seed_all_rng"]
 
-TORCH_VERSION: tuple[int, ...] = tuple(int(part) for part in torch.__version__.split(".")[:2])
+TORCH_VERSION: tuple[int, ...]
 """(major, minor) of the running PyTorch."""
 
 DOC_BUILDING: bool = os.environ.get("_DOC_BUILDING", "") not in ("", "0")
 """Whether API documentation is being built."""
+
+
+def __getattr__(name: str) -> Any:
+    # PyTorch is not imported before it is needed: `import detectron2` and the help of the command
+    # line do without.
+    if name != "TORCH_VERSION":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import torch
+
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def seed_all_rng(seed: int | None = None) -> None:
@@ -33,6 +40,9 @@ def seed_all_rng(seed: int | None = None) -> None:
     Args:
         seed: the seed. None takes one from the process id, the clock and the system's entropy.
     """
+    import numpy as np
+    import torch
+
     if seed is None:
         seed = os.getpid() + time.time_ns() // 1000 + int.from_bytes(os.urandom(2), "little")
         logging.getLogger(__name__).info("Using a generated random seed %d", seed)

@@ -1,0 +1,216 @@
+"""The configuration that a command line asks for, whichever kind it is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from detectron2.cli._datasets import config_functions, prepare
+from detectron2.cli._errors import UsageError
+from detectron2.cli._terminal import say
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from detectron2.config import CfgNode
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a configuration is, and the weights that belong to it."""
+
+    file: str
+    weights: str | None
+    in_zoo: bool = False
+
+
+def load_config(args: argparse.Namespace, *, trained: bool) -> CfgNode | DictConfig:
+    """Load the configuration, and register data sets before that.
+
+    Args:
+        args: with the arguments of ``add_config_arguments`` and, if the command has them, of
+            ``add_dataset_arguments``.
+        trained: use the weights of a finished training where none are named: the last checkpoint
+            of an output folder, the published ones of the model zoo.
+
+    Raises:
+        UsageError: there is no such configuration, or it does not go together with the overrides.
+    """
+    modules = prepare(args)
+    source = _find(args.config)
+    cfg = _load(source, config_functions(modules))
+    if trained:
+        _set_weights(cfg, _trained_weights(source, args))
+    _apply_overrides(cfg, args.overrides)
+    if args.weights is not None:
+        _set_weights(cfg, args.weights)
+    _set_device(cfg, args)
+    return cfg
+
+
+def is_lazy(cfg: CfgNode | DictConfig) -> bool:
+    """Whether a configuration is one of lazy calls."""
+    from detectron2.config import CfgNode
+
+    return not isinstance(cfg, CfgNode)
+
+
+def _find(name: str) -> _Source:
+    from detectron2 import model_zoo
+
+    if os.path.isdir(name):
+        file = os.path.join(name, "config.yaml")
+        if not os.path.isfile(file):
+            raise UsageError(f"--config {name}: the folder has no config.yaml")
+        return _Source(file, _last_checkpoint(name))
+    if os.path.isfile(name):
+        return _Source(name, None)
+    endings = ("",) if name.endswith((".yaml", ".yml", ".py")) else (".yaml", ".py")
+    for ending in endings:
+        try:
+            return _Source(model_zoo.get_config_file(name + ending), name + ending, in_zoo=True)
+        except RuntimeError as error:
+            problem = error
+    raise UsageError(f"--config {name}: no such file, and {problem}")
+
+
+def _last_checkpoint(folder: str) -> str | None:
+    marker = os.path.join(folder, "last_checkpoint")
+    if not os.path.isfile(marker):
+        return None
+    with open(marker) as file:
+        return os.path.join(folder, file.read().strip())
+
+
+def _load(source: _Source, add_keys: Sequence[Callable[[Any], None]]) -> CfgNode | DictConfig:
+    from detectron2.config import LazyConfig, get_cfg
+
+    if not source.file.endswith((".yaml", ".yml", ".py")):
+        raise UsageError(f"--config {source.file}: the name must end in .yaml, .yml or .py")
+    if source.file.endswith(".py") or _holds_lazy_calls(source.file):
+        return LazyConfig.load(source.file)
+    cfg = get_cfg()
+    for add in add_keys:
+        add(cfg)
+    try:
+        cfg.merge_from_file(source.file)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{source.file}: {error.args[0]}") from error
+    return cfg
+
+
+def _holds_lazy_calls(file: str) -> bool:
+    """Whether a YAML file is one that LazyConfig.save has written: its sections are in lower case,
+    those of a CfgNode in upper case."""
+    with open(file) as stream:
+        return any(line.startswith(("model:", "train:", "dataloader:")) for line in stream)
+
+
+def _trained_weights(source: _Source, args: argparse.Namespace) -> str | None:
+    from detectron2 import model_zoo
+
+    if args.weights is not None or not source.in_zoo:
+        return source.weights
+    try:
+        return model_zoo.get_checkpoint_url(source.weights)
+    except RuntimeError as error:
+        if any(text.startswith(_WEIGHT_KEYS) for text in args.overrides):
+            return None
+        raise UsageError(f"{error}; --weights names some") from error
+
+
+_WEIGHT_KEYS = ("MODEL.WEIGHTS=", "train.init_checkpoint=")
+
+
+def _set_weights(cfg: CfgNode | DictConfig, weights: str | None) -> None:
+    if weights is None:
+        return
+    if not is_lazy(cfg):
+        cfg.MODEL.WEIGHTS = weights
+    elif "train" in cfg:
+        cfg.train.init_checkpoint = weights
+    else:
+        cfg.train = {"init_checkpoint": weights}
+
+
+def weights_of(cfg: CfgNode | DictConfig) -> str:
+    """The checkpoint that the configuration names; "" if it names none."""
+    if not is_lazy(cfg):
+        return cfg.MODEL.WEIGHTS
+    return cfg.get("train", {}).get("init_checkpoint", "")
+
+
+def _apply_overrides(cfg: CfgNode | DictConfig, overrides: Sequence[str]) -> None:
+    from omegaconf.errors import OmegaConfBaseException
+
+    from detectron2.config import LazyConfig
+
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UsageError(f"{override!r} is not KEY=VALUE")
+        try:
+            if is_lazy(cfg):
+                LazyConfig.apply_overrides(cfg, [override])
+            else:
+                cfg.merge_from_list([key, value])
+        except (
+            *(AssertionError, KeyError, NotImplementedError, ValueError),
+            OmegaConfBaseException,
+        ) as error:
+            raise UsageError(f"{override}: {error.args[0] if error.args else error}") from error
+
+
+def _set_device(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> None:
+    device = args.device
+    if device is None and _device_of(cfg).startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            device = "cpu"
+            say("PyTorch finds no CUDA device: using the CPU")
+    if device is None:
+        return
+    if not is_lazy(cfg):
+        cfg.MODEL.DEVICE = device
+    elif "train" in cfg:
+        cfg.train.device = device
+    else:
+        cfg.train = {"device": device}
+
+
+def _device_of(cfg: CfgNode | DictConfig) -> str:
+    return str(cfg.get("train", {}).get("device", "cuda") if is_lazy(cfg) else cfg.MODEL.DEVICE)
+
+
+def device_of(cfg: CfgNode | DictConfig) -> str:
+    """The device that models and inputs belong on."""
+    return _device_of(cfg)
+
+
+def build_model(cfg: CfgNode | DictConfig) -> Any:
+    """The model, on its device, with random weights."""
+    if is_lazy(cfg):
+        from detectron2.config import instantiate
+
+        if "model" not in cfg:
+            raise UsageError("the configuration has no 'model'")
+        return instantiate(cfg.model).to(device_of(cfg))
+    from detectron2.modeling import build_model as build
+
+    return build(cfg)
+
+
+def build_trained_model(cfg: CfgNode | DictConfig) -> Any:
+    """The model in evaluation mode, with the weights that the configuration names."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    weights = weights_of(cfg)
+    if not weights:
+        raise UsageError("no weights: --weights names a checkpoint")
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(weights)
+    return model.eval()

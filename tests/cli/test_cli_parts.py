@@ -1,0 +1,185 @@
+"""Parts of the command line: configurations, inputs, the terminal, the test of operators."""
+
+import argparse
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detectron2 import model_zoo
+from detectron2.cli import _self_test
+from detectron2.cli._config import device_of, is_lazy, load_config, weights_of
+from detectron2.cli._errors import UsageError
+from detectron2.cli._images import find_inputs, read_inputs
+from detectron2.cli._terminal import ProgressBar, bar_text, print_results
+from detectron2.config import CfgNode
+
+FASTER_RCNN = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
+
+
+def arguments(config, *overrides, weights=None, device="cpu", modules=()):
+    return argparse.Namespace(
+        config=str(config), overrides=overrides, weights=weights, device=device, modules=modules
+    )
+
+
+def test_names_of_the_zoo():
+    cfg = load_config(arguments(FASTER_RCNN), trained=True)
+    assert weights_of(cfg) == model_zoo.get_checkpoint_url(FASTER_RCNN + ".yaml")
+    assert device_of(cfg) == "cpu"
+    cfg = load_config(arguments(FASTER_RCNN + ".yaml"), trained=False)
+    assert weights_of(cfg) == "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+    cfg = load_config(arguments("COCO-Detection/fcos_R_50_FPN_1x"), trained=False)
+    assert is_lazy(cfg)
+    assert device_of(cfg) == "cpu"
+
+
+def test_weights_that_are_named_win():
+    cfg = load_config(arguments(FASTER_RCNN, weights="mine.pth"), trained=True)
+    assert weights_of(cfg) == "mine.pth"
+    unpublished = "quick_schedules/mask_rcnn_R_50_FPN_instant_test.yaml"
+    with pytest.raises(UsageError, match="--weights names some"):
+        load_config(arguments(unpublished), trained=True)
+    cfg = load_config(arguments(unpublished, "MODEL.WEIGHTS=mine.pth"), trained=True)
+    assert weights_of(cfg) == "mine.pth"
+
+
+def test_overrides_keep_types():
+    cfg = load_config(
+        arguments(FASTER_RCNN, "SOLVER.STEPS=(1, 2)", "OUTPUT_DIR=a=b", "MODEL.WEIGHTS="),
+        trained=False,
+    )
+    assert cfg.SOLVER.STEPS == (1, 2)
+    assert cfg.OUTPUT_DIR == "a=b"
+    assert cfg.MODEL.WEIGHTS == ""
+    for wrong in ("SOLVER.MAX_ITER=many", "SOLVER.NO_SUCH=1", "MODEL.RPN=3"):
+        with pytest.raises(UsageError, match=wrong.partition("=")[0]):
+            load_config(arguments(FASTER_RCNN, wrong), trained=False)
+
+
+def test_keys_of_projects(tmp_path):
+    file = tmp_path / "point_rend.yaml"
+    file.write_text("VERSION: 2\nMODEL: {POINT_HEAD: {NUM_FC: 1}}\n")
+    with pytest.raises(UsageError, match="POINT_HEAD"):
+        load_config(arguments(file), trained=False)
+    cfg = load_config(arguments(file, modules=["detectron2.projects.point_rend"]), trained=False)
+    assert isinstance(cfg, CfgNode)
+    assert cfg.MODEL.POINT_HEAD.NUM_FC == 1
+
+
+def test_the_cpu_where_there_is_no_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of(load_config(arguments(FASTER_RCNN, device=None), trained=False)) == "cpu"
+    assert "using the CPU" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of(load_config(arguments(FASTER_RCNN, device=None), trained=False)) == "cuda"
+
+
+def test_folders_without_a_configuration(tmp_path):
+    with pytest.raises(UsageError, match=r"no config\.yaml"):
+        load_config(arguments(tmp_path), trained=True)
+
+
+def test_inputs(tmp_path):
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("")
+        else:
+            Image.new("RGB", (5, 3), (255, 0, 0)).save(tmp_path / name)
+    files = find_inputs([str(tmp_path)])
+    assert [file.rpartition("/")[2] for file in files] == ["a.JPG", "b.png"]
+    images = list(read_inputs([*files, str(tmp_path / "b.png")]))
+    assert [image.name for image in images] == ["a", "b", "b_2"]
+    assert images[1].pixels.shape == (3, 5, 3)
+    assert images[1].pixels[0, 0].tolist() == [0, 0, 255]  # BGR
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match="no images"):
+        find_inputs([str(tmp_path / "empty")])
+    with pytest.raises(UsageError, match="neither an image nor a video"):
+        find_inputs([str(tmp_path / "notes.txt")])
+    with pytest.raises(UsageError, match=r"broken\.png cannot be read"):
+        list(read_inputs([str(tmp_path / "broken.png")]))
+
+
+def test_videos(tmp_path, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    file = str(tmp_path / "film.avi")
+    writer = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 24))
+    for value in (0, 100, 200):
+        writer.write(np.full((24, 32, 3), value, np.uint8))
+    writer.release()
+    frames = list(read_inputs(find_inputs([file])))
+    assert [frame.name for frame in frames] == [f"film_00000{i}" for i in range(3)]
+    for frame, value in zip(frames, (0, 100, 200), strict=True):
+        assert abs(frame.pixels.mean() - value) < 5
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(UsageError, match="opencv-python"):
+        list(read_inputs([file]))
+
+
+def test_progress_is_for_terminals(monkeypatch, capsys):
+    with ProgressBar(10, "work") as bar:
+        bar.update(10)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with ProgressBar(10, "work") as bar:
+        bar.update(10, "loss 1.5")
+    shown = capsys.readouterr().err
+    assert "work [########################] 10/10" in shown
+    assert shown.endswith("\r\033[K")
+
+
+def test_bar():
+    assert bar_text("x", 5, 10, 10.0) == "x [############------------] 5/10  0.5/s  0:10 left"
+    assert bar_text("x", 1, 7201, 1.0).endswith("  1/s  2:00:00 left")
+    assert bar_text("x", 3, None, 2.0, "note") == "x 3  1.5/s  note"
+    assert bar_text("x", 0, 10, 1.0) == "x [------------------------] 0/10"
+
+
+def test_results(capsys):
+    results = {"bbox": {"AP": 12.345, "AP-cat": 1.0, "AP50": float("nan")}, "speed": 2.0}
+    print_results(results, "val")
+    assert capsys.readouterr().out.splitlines() == [
+        "val  bbox         AP 12.35 AP50 nan",
+        "val  speed 2.00",
+    ]
+
+
+def test_operators_are_right():
+    outcomes = list(_self_test.run(["cpu"]))
+    assert {outcome.operator for outcome in outcomes} == _self_test._TESTS.keys()
+    assert [outcome for outcome in outcomes if outcome.problem] == []
+    # Each registered operator is called by one of the tests, or is the gradient of one that is.
+    tested = {name.removesuffix("*") for name in _self_test._TESTS}
+    rest = {name for name in _self_test.operators() if not name.startswith(tuple(tested))}
+    assert rest == {"pairwise_ioa"}
+
+
+@pytest.mark.gpu
+def test_operators_are_right_on_the_gpu():
+    assert [outcome for outcome in _self_test.run(["cuda"]) if outcome.problem] == []
+
+
+def test_a_wrong_operator_is_found(run, monkeypatch):
+    class Wrong:
+        def __getattr__(self, name):
+            operator = getattr(torch.ops.detectron2, name)
+            if name in ("pairwise_iou", "sigmoid_focal_loss"):
+                return lambda *a: operator(*a) * 1.01
+            if name == "nms_rotated":
+                return lambda *a: operator(*a).flip(0)
+            return operator
+
+    monkeypatch.setattr(_self_test, "_ops", Wrong())
+    wrong = {outcome.operator for outcome in _self_test.run(["cpu"]) if outcome.problem}
+    assert wrong == {"pairwise_iou", "sigmoid_focal_loss", "nms_rotated"}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("detectron2.utils.collect_env.collect_env_info", lambda: "environment")
+    outcome = run("info")
+    assert outcome.status == 1
+    assert outcome.out.startswith("environment\n")
+    assert outcome.out.endswith("3 wrong\n")
+    assert run("info", "--no-test").out == "environment\n"
