@@ -58,7 +58,8 @@ def run(
     monkeypatch.syspath_prepend(os.path.dirname(__file__))
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     datasets, metadata = set(DatasetCatalog), set(MetadataCatalog)
-    handlers = {name: logging.getLogger(name).handlers[:] for name in ("detectron2", "fvcore")}
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore")]
+    settings = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
 
     def run(*arguments: str | Path) -> Outcome:
         capsys.readouterr()
@@ -79,8 +80,9 @@ def run(
         DatasetCatalog.remove(name)
     for name in set(MetadataCatalog) - metadata:
         MetadataCatalog.remove(name)
-    for name, before in handlers.items():
-        logging.getLogger(name).handlers[:] = before
+    for logger, (handlers, level, propagate) in zip(loggers, settings, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,10 @@ BOX = [1.0, 2.0, 10.0, 20.0]
 TRIANGLE = [1.0, 2.0, 11.0, 2.0, 11.0, 22.0]
 
 
+def warnings_of(caplog):
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def make_annotation(number, image_id=3, **fields):
     annotation = {"id": number, "image_id": image_id, "category_id": 2, "bbox": BOX, "iscrowd": 0}
     return annotation | {"area": 100.0, "segmentation": [TRIANGLE]} | fields
@@ -101,7 +105,7 @@ def test_ids_that_are_not_contiguous_are_told(load, caplog):
     assert "are not 1 to 2" in caplog.text
     caplog.clear()
     load(make_content(), "test_coco")
-    assert caplog.text == ""
+    assert warnings_of(caplog) == []
 
 
 def test_run_lengths(load):
@@ -161,7 +165,7 @@ def test_what_is_odd_is_counted(load, caplog):
     assert "not list their images (2), such as annotation 1 of image 99" in caplog.text
     assert "boxes without area (1), such as [1, 1, 0, 5] of annotation 3" in caplog.text
     assert "masks of another size than the image's (1), such as [30, 40] for 40 x 30" in caplog.text
-    assert all(record.levelno == logging.WARNING for record in caplog.records)
+    assert len(warnings_of(caplog)) == 3
 
 
 WRONG_ANNOTATIONS = {

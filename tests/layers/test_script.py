@@ -105,7 +105,8 @@ def test_pooling(module, make_boxes):
     for graph in (torch.jit.script(module), torch.jit.trace(module, with_rois(5, make_boxes))):
         for count in (5, 1, 0, 9):
             inputs = with_rois(count, make_boxes)
-            assert torch.equal(graph(*inputs), module(*inputs))
+            # Graphs hold torchvision's RoIAlign.
+            torch.testing.assert_close(graph(*inputs), module(*inputs))
 
 
 def test_a_scripted_frozen_batch_norm_keeps_its_statistics(tmp_path):

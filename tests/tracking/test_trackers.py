@@ -1,5 +1,6 @@
 """Trackers, against their rules followed pair by pair."""
 
+import importlib.util
 import itertools
 import sys
 
@@ -23,6 +24,13 @@ from detectron2.tracking.utils import LARGE_COST_VALUE
 SIZE = {"video_height": 240, "video_width": 320}
 A, B, C = [10.0, 10, 60, 60], [200.0, 100, 260, 160], [100.0, 150, 150, 200]
 ALL = [BBoxIOUTracker, VanillaHungarianBBoxIOUTracker, IOUWeightedHungarianBBoxIOUTracker]
+
+needs_scipy = pytest.mark.skipif(
+    importlib.util.find_spec("scipy") is None, reason="Hungarian trackers need SciPy"
+)
+each_kind = pytest.mark.parametrize(
+    "kind", [ALL[0], *(pytest.param(kind, marks=needs_scipy) for kind in ALL[1:])]
+)
 
 
 def frame(*boxes, **fields):
@@ -134,7 +142,7 @@ def random_video(generator, frames=15, objects=4):
         yield np.concatenate([c - sizes / 2, c + sizes / 2], axis=1)[seen].tolist()
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_kind
 @pytest.mark.parametrize("seed", range(8))
 def test_random_videos(kind, seed):
     generator = np.random.default_rng(seed)
@@ -156,7 +164,7 @@ def test_random_videos(kind, seed):
         )
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_kind
 def test_a_short_video(kind):
     tracker = kind(**SIZE, max_lost_frame_count=1)
     assert tracks(tracker.update(frame(A, B))) == [(0, 1, 0), (1, 1, 0)]
@@ -169,7 +177,7 @@ def test_a_short_video(kind):
     assert tracks(tracker.update(frame(A))) == [(3, 1, 0)]
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_kind
 def test_the_limit_holds_from_the_first_frame_on(kind):
     """Upstream follows all instances of the first frame."""
     tracker = kind(**SIZE, max_num_instances=2, max_lost_frame_count=5, min_instance_period=0)
@@ -204,6 +212,7 @@ def test_a_greedy_match_is_the_first_and_not_the_best():
     assert tracker.update(frame([9.0, 0, 59, 50], [1.0, 0, 51, 50])).ID == [0, 1]
 
 
+@needs_scipy
 def test_costs_are_not_truncated():
     """With upstream's integers every cost is 0, and the assignment is arbitrary."""
     boxes = [0.0, 0, 50, 50], [10.0, 0, 60, 50], [20.0, 0, 70, 50]
@@ -229,6 +238,7 @@ def test_cost_matrices():
     np.testing.assert_allclose(weighted, [[-0.8, large], [large, large]])
 
 
+@needs_scipy
 def test_whatever_a_match_costs_it_is_made():
     tracker = VanillaHungarianBBoxIOUTracker(**SIZE)
     tracker.update(frame(A))
@@ -250,7 +260,7 @@ def test_pairs():
         create_prediction_pairs(frame(A, B), previous, iou.T)
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_kind
 def test_lost_instances_keep_their_fields(kind):
     """Upstream their masks and classes turn into integers of 32 bits, and other fields are lost."""
     masks = torch.zeros(2, 240, 320, dtype=torch.bool)
@@ -299,7 +309,7 @@ def test_scipy_is_needed_by_hungarian_trackers_only(monkeypatch):
                 tracker.update(frame(A))
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_kind
 def test_config(kind):
     cfg = CfgNode({"TRACKER_HEADS": {"TRACKER_NAME": kind.__name__, "VIDEO_HEIGHT": 240}})
     with pytest.raises(AttributeError, match="VIDEO_WIDTH"):
@@ -343,7 +353,7 @@ def test_arguments_that_make_no_sense():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ALL)
+@each_kind
 def test_on_the_gpu(kind):
     trackers = [kind(**SIZE, max_num_instances=3, max_lost_frame_count=2) for _ in range(2)]
     for boxes in random_video(np.random.default_rng(0)):
