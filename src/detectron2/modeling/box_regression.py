@@ -7,7 +7,7 @@ the boxes of objects.
 import math
 
 import torch
-from fvcore.nn import smooth_l1_loss
+from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import cat, ciou_loss, diou_loss
 from detectron2.structures import Boxes
@@ -304,7 +304,9 @@ def _box_losses(
     """Regression losses of matched anchors, ``(...)``, from ``(..., box_dim)``; float32."""
     if loss_type == "smooth_l1":
         targets = box2box_transform.get_deltas(anchors, gt_boxes)
-        losses = smooth_l1_loss(deltas.float(), targets, beta=smooth_l1_beta, reduction="none")
+        losses = F.smooth_l1_loss(
+            deltas.float(), targets.float(), beta=smooth_l1_beta, reduction="none"
+        )
         return losses.sum(dim=-1)
     boxes = box2box_transform.apply_deltas(deltas, anchors)
     if loss_type == "giou":

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._weight_init import c2_xavier_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
@@ -99,16 +99,16 @@ class FPN(Backbone):
 
     @staticmethod
     def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Any) -> Conv2d:
-        conv = Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            padding=kernel_size // 2,
-            bias=norm == "",
-            norm=get_norm(norm, out_channels),
+        return c2_xavier_fill(
+            Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                padding=kernel_size // 2,
+                bias=norm == "",
+                norm=get_norm(norm, out_channels),
+            )
         )
-        weight_init.c2_xavier_fill(conv)
-        return conv
 
     @property
     def size_divisibility(self) -> int:
@@ -181,9 +181,7 @@ class LastLevelP6P7(nn.Module):
 
     @staticmethod
     def _halving_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
-        weight_init.c2_xavier_fill(conv)
-        return conv
+        return c2_xavier_fill(nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1))
 
     def forward(self, c5: torch.Tensor) -> list[torch.Tensor]:
         """Map ``(N, in_channels, H, W)`` to the feature maps of half and of a quarter the size."""

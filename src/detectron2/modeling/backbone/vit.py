@@ -6,11 +6,11 @@ Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (
 import math
 from collections.abc import Callable, Sequence
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.wrappers import Conv2d
@@ -121,7 +121,7 @@ class ResBottleneckBlock(CNNBlockBase):
             conv = Conv2d(
                 widths[i], widths[i + 1], kernel_size, padding=kernel_size // 2, bias=False
             )
-            weight_init.c2_msra_fill(conv)
+            c2_msra_fill(conv)
             self.add_module(f"conv{i + 1}", conv)
             self.add_module(f"norm{i + 1}", get_norm(norm, widths[i + 1]))
             if i < 2:

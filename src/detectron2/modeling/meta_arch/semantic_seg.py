@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
@@ -156,7 +156,7 @@ class SemSegFPNHead(nn.Module):
             self.scale_heads.append(head)
             self.add_module(name, head)
         self.predictor = Conv2d(conv_dims, num_classes, 1)
-        weight_init.c2_msra_fill(self.predictor)
+        c2_msra_fill(self.predictor)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def _scale_head(shape: ShapeSpec, conv_dims: int, common_stride: int, norm: Any)
             norm=get_norm(norm, conv_dims),
             activation=F.relu,
         )
-        weight_init.c2_msra_fill(conv)
+        c2_msra_fill(conv)
         layers.append(conv)
         if shape.stride != common_stride:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config import CfgNode, configurable
+from detectron2.layers._weight_init import c2_xavier_fill
 from detectron2.layers.aspp import ASPP
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import DepthwiseSeparableConv2d
@@ -50,17 +50,17 @@ def pixel_predictor(in_channels: int, out_channels: int) -> Conv2d:
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: _Norm) -> Conv2d:
-    layer = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        padding=kernel_size // 2,
-        bias=norm == "",
-        norm=get_norm(norm, out_channels),
-        activation=F.relu,
+    return c2_xavier_fill(
+        Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=kernel_size // 2,
+            bias=norm == "",
+            norm=get_norm(norm, out_channels),
+            activation=F.relu,
+        )
     )
-    weight_init.c2_xavier_fill(layer)
-    return layer
 
 
 def absolute_crop_size(cfg: CfgNode) -> tuple[int, int] | None:
