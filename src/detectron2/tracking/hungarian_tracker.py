@@ -45,14 +45,14 @@ class BaseHungarianTracker(BoxTracks):
             min_instance_period: a lost instance is kept if it was in more frames than these.
             **kwargs: not used.
         """
-        super().__init__(**kwargs)
-        self._set_up(
+        super().__init__(
             video_height,
             video_width,
             max_num_instances,
             max_lost_frame_count,
             min_box_rel_dim,
             min_instance_period,
+            **kwargs,
         )
 
     @classmethod
