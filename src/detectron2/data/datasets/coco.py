@@ -1,6 +1,5 @@
 """Data sets in COCO's format: detection, instance segmentation, keypoints and semantic masks."""
 
-import argparse
 import functools
 import logging
 import os
@@ -78,15 +77,13 @@ def load_coco_json(
         converter = AnnotationConverter(file, contiguous_ids, keys)
         records = []
         for image in file.images:
-            annotations = file.annotations.pop(image["id"], ())
-            converted = (converter.convert(annotation, image) for annotation in annotations)
             records.append(
                 {
                     "file_name": os.path.join(image_root, image["file_name"]),
                     "height": image["height"],
                     "width": image["width"],
                     "image_id": image["id"],
-                    "annotations": [a for a in converted if a is not None],
+                    "annotations": converter.take_annotations(image),
                 }
             )
     file.findings.log(logger, json_file)
@@ -158,15 +155,9 @@ def register_coco_instances(
 
 def main() -> None:
     """Draw the annotations of a file into ``./coco-data-vis``."""
-    from detectron2.data.datasets._drawing import draw_records
+    from detectron2.data.datasets._drawing import draw_annotation_file
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("json_file")
-    parser.add_argument("image_root")
-    parser.add_argument("dataset_name", help="whose metadata to use")
-    arguments = parser.parse_args()
-    records = load_coco_json(arguments.json_file, arguments.image_root, arguments.dataset_name)
-    draw_records(records, MetadataCatalog.get(arguments.dataset_name), "coco-data-vis")
+    draw_annotation_file(load_coco_json, "coco-data-vis", description=main.__doc__)
 
 
 if __name__ == "__main__":
