@@ -9,7 +9,9 @@ import math
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from detectron2.layers import cat, ciou_loss, diou_loss
+# Code written for upstream imports the losses from here.
+from detectron2.layers import cat, ciou_loss, diou_loss  # noqa: F401
+from detectron2.layers.losses import ciou_losses, diou_losses
 from detectron2.structures import Boxes
 
 __all__ = ["Box2BoxTransform", "Box2BoxTransformLinear", "Box2BoxTransformRotated"]
@@ -311,10 +313,11 @@ def _box_losses(
     boxes = box2box_transform.apply_deltas(deltas, anchors)
     if loss_type == "giou":
         return _giou_loss(boxes, gt_boxes)
+    # Without the checks of the public losses: sides of decoded boxes are not negative.
     if loss_type == "diou":
-        return diou_loss(boxes, gt_boxes, reduction="none")
+        return diou_losses(boxes, gt_boxes)
     if loss_type == "ciou":
-        return ciou_loss(boxes, gt_boxes, reduction="none")
+        return ciou_losses(boxes, gt_boxes)
     raise ValueError(
         f"the box regression loss must be 'smooth_l1', 'giou', 'diou' or 'ciou', got {loss_type!r}"
     )
