@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.layers._fused_conv import _WITHOUT_KERNEL, fused_conv
-from detectron2.layers.wrappers import conv_relu
+from detectron2.layers.wrappers import conv_norm, conv_relu
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -69,7 +69,7 @@ def test_values_and_gradients(options, relu, adds, memory_format):
     conv = layer(**options)
     x = numbers(1, 2, 4, 7, 8).contiguous(memory_format=memory_format)
     inputs = [x, numbers(2, *conv(x).shape)] if adds else [x]
-    got = results(lambda *a: fused_conv(conv, a[0], relu, *a[1:]), conv, inputs)
+    got = results(lambda *a: fused_conv(conv, conv.norm, a[0], relu, *a[1:]), conv, inputs)
     expected = results(lambda *a: in_parts(conv, a[0], relu, *a[1:]), conv, inputs)
     torch.testing.assert_close(got, expected)
     assert [g.stride() for g in got[-1:]] == [conv.weight.stride()]
@@ -93,7 +93,7 @@ def test_second_derivatives():
 
     def function(x, residual, weight):
         conv.weight = weight
-        return fused_conv(conv, x, False, residual)
+        return fused_conv(conv, conv.norm, x, False, residual)
 
     assert torch.autograd.gradcheck(function, (*inputs, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(function, (*inputs, weight), fast_mode=True)
@@ -295,3 +295,29 @@ def test_cuda_graph():
     graph.replay()
     torch.testing.assert_close(y, expected)
     del junk
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(inplace=True), nn.SiLU()])
+def test_norms_that_are_other_modules(activation):
+    """As RegNets have them."""
+    plain = layer(norm=False)
+    conv, norm = nn.Conv2d(4, 6, 3, padding=1, bias=False).double(), layer().norm
+    conv.load_state_dict(plain.state_dict())
+    plain.norm = norm
+    inputs = [numbers(7, 2, 4, 7, 8)]
+
+    def expected(x):
+        y = in_parts(plain, x)
+        return y if activation is None else activation(y.clone())
+
+    got = results(lambda x: conv_norm(conv, norm, x, activation), conv, inputs)
+    torch.testing.assert_close(got, [*results(expected, plain, inputs)])
+    assert "_FusedConv" in type(fused_conv(conv, norm, *inputs).grad_fn).__name__
+    for module, hook in ((conv, -1), (norm, 2), (activation, 3)):
+        if module is not None:
+            handle = module.register_forward_hook(lambda *a, hook=hook: a[2] * hook)
+            torch.testing.assert_close(
+                conv_norm(conv, norm, *inputs, activation),
+                nn.Sequential(*filter(None, (conv, norm, activation)))(*inputs),
+            )
+            handle.remove()

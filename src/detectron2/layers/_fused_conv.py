@@ -16,17 +16,22 @@ from detectron2.layers.batch_norm import FrozenBatchNorm2d
 
 
 def fused_conv(
-    conv: Any, x: torch.Tensor, relu: bool = False, residual: torch.Tensor | None = None
+    conv: nn.Conv2d,
+    norm: nn.Module | None,
+    x: torch.Tensor,
+    relu: bool = False,
+    residual: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Convolve and normalise ``x``, add ``residual``, apply a ReLU; None if that cannot be fused.
 
     Args:
-        conv: a :class:`detectron2.layers.Conv2d`. Its activation is not applied.
+        conv: of a :class:`detectron2.layers.Conv2d` the own norm and activation are not applied.
+        norm: None, or what normalises the output.
         x: ``(N, C, H, W)``.
         relu: whether there is a ReLU.
         residual: None, or in the shape of the output.
     """
-    weight, norm = conv.weight, conv.norm
+    weight = conv.weight
     if not _can_fuse(conv, weight, norm, x):
         return None
     dtype = x.dtype
