@@ -21,6 +21,7 @@ from detectron2.modeling.meta_arch._images import ImageModel
 from detectron2.modeling.meta_arch._pixel_head import PixelHead
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures.image_list import ImageList  # noqa: F401
 from detectron2.utils.registry import Registry
 
 __all__ = [

@@ -10,6 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 from detectron2.config import CfgNode, configurable
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.layers.shape_spec import ShapeSpec
+
+# Code written for upstream imports some of these names from here.
+from detectron2.modeling.backbone.build import build_backbone  # noqa: F401
 from detectron2.modeling.meta_arch._images import ImageModel, output_size
 from detectron2.modeling.meta_arch._pixel_head import upsampled
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
@@ -25,6 +28,7 @@ from detectron2.projects.deeplab.semantic_seg import (
 )
 from detectron2.projects.panoptic_deeplab._instances import instances_of_panoptic
 from detectron2.projects.panoptic_deeplab.post_processing import get_panoptic_segmentation
+from detectron2.structures.image_list import ImageList  # noqa: F401
 from detectron2.utils.registry import Registry
 
 __all__ = ["INS_EMBED_BRANCHES_REGISTRY", "PanopticDeepLab", "build_ins_embed_branch"]
