@@ -249,7 +249,8 @@ class GraphReplay:
 
     def _key(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
         device = inputs[0].device
-        stream = torch.cuda.current_stream(device).cuda_stream
+        is_cuda = device.type == "cuda"
+        stream = torch.cuda.current_stream(device).cuda_stream if is_cuda else None
         forms = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
         thread = threading.get_ident()
         return device, thread, stream, function.__qualname__, forms, numerics(device.type)
