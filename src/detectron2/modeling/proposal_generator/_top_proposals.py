@@ -94,13 +94,15 @@ class TopProposals:
             FloatingPointError: a candidate was infinite or NaN.
         """
         # What the host has to know, in one transfer.
-        numbers = [self.counts] if self.num_bad is None else [self.counts, self.num_bad]
-        counts, *num_bad = torch.stack(numbers).tolist()
-        if num_bad and sum(num_bad[0]) > 0:
-            raise FloatingPointError(
-                f"{sum(num_bad[0])} of the best-scored boxes, or their scores, are infinite or "
-                f"NaN: the training has diverged"
-            )
+        if self.num_bad is None:
+            counts = self.counts.tolist()
+        else:
+            counts, num_bad = torch.stack([self.counts, self.num_bad]).tolist()
+            if sum(num_bad) > 0:
+                raise FloatingPointError(
+                    f"{sum(num_bad)} of the best-scored boxes, or their scores, are infinite or "
+                    f"NaN: the training has diverged"
+                )
         kind = Boxes if self.boxes.size(2) == 4 else RotatedBoxes
         results = []
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
