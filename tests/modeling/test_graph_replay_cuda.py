@@ -450,3 +450,27 @@ def test_changed_anchors():
     for boxes in model.anchor_generator(features):
         boxes.scale(2, 2)
     assert_same(call(model, inputs), expected)
+
+
+def test_algorithms_chosen_by_time(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    warm_up(model)
+    number, actual = replays(model, inputs)
+    assert number == 1
+    for a, b in zip(actual, eagerly(model, inputs), strict=True):
+        assert a.shape == b.shape
+
+
+def test_pools_of_others_are_left_alone():
+    """Of what lies in them, the graph could not know when it is someone else's."""
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    expected = eagerly(model, inputs)
+    with torch.cuda.use_mem_pool(torch.cuda.MemPool()):
+        for _ in range(EAGER_CALLS + 3):
+            assert_same(call(model, inputs), expected)
+    assert len(model.graph_replay) == 0
+    model.graph_replay.release()
+    warm_up(model)
+    assert len(model.graph_replay) == 1
+    assert_same(call(model, inputs), expected)

@@ -48,11 +48,14 @@ class CudaGraph:
     def _record(self, function: Callable[..., Any], lane: "Lane") -> Any:
         self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
         try:
+            allocated = torch.empty(1, device=self._inputs[0].device)
             outputs = function(*self._inputs)
         except BaseException:
-            _end_failed(self._graph, lane)
+            _end_failed(self._graph)
             raise
         self._graph.capture_end()
+        if not lane.holds(allocated):
+            raise RuntimeError("memory comes from a pool that someone else has chosen")
         return outputs
 
     def replay(self, inputs: Sequence[torch.Tensor]) -> None:
@@ -70,12 +73,20 @@ class Lane:
         self.pool = torch.cuda.graph_pool_handle()
         self.side_stream = torch.cuda.Stream(device)
 
+    def holds(self, x: torch.Tensor) -> bool:
+        """Whether ``x`` lies in the memory that is shared."""
+        segments = torch.cuda.memory_snapshot(self.pool)
+        return any(
+            segment["address"] <= x.data_ptr() < segment["address"] + segment["total_size"]
+            for segment in segments
+        )
+
 
 def _kind(x: torch.Tensor) -> dict[str, Any]:
     return {"dtype": x.dtype, "device": x.device}
 
 
-def _end_failed(graph: torch.cuda.CUDAGraph, lane: Lane) -> None:
+def _end_failed(graph: torch.cuda.CUDAGraph) -> None:
     try:
         graph.capture_end()
     except RuntimeError:
