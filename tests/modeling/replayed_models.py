@@ -44,17 +44,17 @@ def make_model(kind, device):
     """A model of random weights in evaluation mode."""
     cfg = get_cfg()
     small = ["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
-    small += ["MODEL.WEIGHTS", "", "MODEL.DEVICE", device, "TEST.DETECTIONS_PER_IMAGE", 20]
+    small += ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "TEST.DETECTIONS_PER_IMAGE", 20]
     cfg.merge_from_list([*small, *_OPTIONS["retinanet" if kind == "fcos" else kind]])
     torch.manual_seed(0)
     model = _make_fcos(cfg) if kind == "fcos" else build_model(cfg)
     with torch.no_grad():
         for name, x in model.named_parameters():
             if name.startswith(("head.", "proposal_generator.", "roi_heads.")) and x.dim() > 1:
-                x.normal_(std=x[0].numel() ** -0.5)
+                x.normal_(std=0.5 * x[0].numel() ** -0.5)
             if "fpn_lateral" in name or ".p6." in name:
-                x.mul_(0.02)  # Frozen norms that were not trained let features grow.
-    return model.eval()
+                x.mul_(0.005)  # Frozen norms that were not trained let features grow.
+    return model.eval().to(device)
 
 
 def _make_fcos(cfg):
@@ -71,7 +71,7 @@ def _make_fcos(cfg):
         max_detections_per_image=20,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
-    ).to(cfg.MODEL.DEVICE)
+    )
 
 
 def make_inputs(seed=0, size=(96, 128), count=1):

@@ -418,8 +418,12 @@ def test_failure_leaves_an_eager_model(monkeypatch, caplog):
         return original(self, features, limits)
 
     monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", waiting)
+    torch.cuda.synchronize()
+    reserved = torch.cuda.memory_reserved()
     for _ in range(8):
         assert_same(call(model, inputs), expected)
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= reserved
     assert sum("CUDA graph" in x.message for x in caplog.records) == 1
     assert len(model.graph_replay) == 1
     number, actual = replays(model, make_inputs(size=(64, 64)))
@@ -427,8 +431,11 @@ def test_failure_leaves_an_eager_model(monkeypatch, caplog):
     assert_same(actual, expected_small)
     monkeypatch.undo()
     torch.cuda.empty_cache()
+    assert torch.rand(3, device="cuda").unique().numel() == 3
     warm_up(model, make_inputs(size=(64, 96)))
     assert len(model.graph_replay) == 2
+    for size in ((64, 64), (64, 96)):
+        assert_same(call(model, make_inputs(size=size)), eagerly(model, make_inputs(size=size)))
     torch.cuda.synchronize()
 
 
@@ -474,3 +481,53 @@ def test_pools_of_others_are_left_alone():
     warm_up(model)
     assert len(model.graph_replay) == 1
     assert_same(call(model, inputs), expected)
+
+
+def test_random_numbers_are_not_touched():
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    torch.cuda.manual_seed(3)
+    expected = torch.rand(4, 5, device="cuda")
+    torch.cuda.manual_seed(3)
+    actual = [torch.rand(5, device="cuda")]
+    for calls in (EAGER_CALLS, 1, 2):
+        warm_up(model, inputs, calls)
+        actual.append(torch.rand(5, device="cuda"))
+    assert len(model.graph_replay) == 1
+    assert torch.equal(torch.stack(actual), expected)
+
+
+def test_random_numbers_of_others_while_recording(monkeypatch):
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    original = type(model.proposal_generator).propose_on_device
+    drawn = []
+
+    def draw():
+        drawn.append(torch.rand(3, device="cuda").unique().numel())
+
+    def propose(self, features, limits):
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+        return original(self, features, limits)
+
+    monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", propose)
+    warm_up(model, inputs)
+    assert len(model.graph_replay) == 1
+    assert drawn == [3] * (EAGER_CALLS + 1)
+
+
+def test_random_numbers_within(monkeypatch):
+    """A graph has none to draw; the model goes on without."""
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    original = type(model.proposal_generator).propose_on_device
+
+    def propose(self, features, limits):
+        torch.rand(3, device=limits.device)
+        return original(self, features, limits)
+
+    monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", propose)
+    expected = eagerly(model, inputs)
+    for _ in range(EAGER_CALLS + 3):
+        assert_same(call(model, inputs), expected)
+    assert len(model.graph_replay) == 0
+    assert torch.rand(3, device="cuda").unique().numel() == 3

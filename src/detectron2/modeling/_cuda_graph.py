@@ -46,12 +46,13 @@ class CudaGraph:
                 torch.clear_autocast_cache()
 
     def _record(self, function: Callable[..., Any], lane: "Lane") -> Any:
-        self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
+        with _generator_of_its_own(self._inputs[0].device):
+            self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
         try:
             allocated = torch.empty(1, device=self._inputs[0].device)
             outputs = function(*self._inputs)
         except BaseException:
-            _end_failed(self._graph)
+            _end_failed(self._graph, lane)
             raise
         self._graph.capture_end()
         if not lane.holds(allocated):
@@ -86,12 +87,37 @@ def _kind(x: torch.Tensor) -> dict[str, Any]:
     return {"dtype": x.dtype, "device": x.device}
 
 
-def _end_failed(graph: torch.cuda.CUDAGraph) -> None:
+def _end_failed(graph: torch.cuda.CUDAGraph, lane: Lane) -> None:
+    """End a recording in which something failed, so that everything else goes on as before."""
     try:
         graph.capture_end()
-    except RuntimeError:
-        # It fails, too, but ends.
         return
+    except RuntimeError:
+        # What waits for the device makes this fail, too, and that leaves PyTorch's allocator as it
+        # is while something is recorded.
+        pass
+    device = torch.cuda.current_device()
+    try:
+        torch._C._cuda_endAllocateToPool(device, lane.pool)
+        torch._C._cuda_releasePool(device, lane.pool)
+    except RuntimeError:
+        # A release of PyTorch in which it has been done.
+        pass
+
+
+@contextmanager
+def _generator_of_its_own(device: torch.device):
+    """A graph that begins meanwhile takes no part in the random numbers of others.
+
+    They could not be drawn, in any thread, while it is recorded. It draws none itself.
+    """
+    default = torch.cuda.default_generators[device.index]
+    state = default.graphsafe_get_state()
+    default.graphsafe_set_state(torch.Generator(device))
+    try:
+        yield
+    finally:
+        default.graphsafe_set_state(state)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class GraphReplay:
         """Drop all graphs, and the memory that they hold."""
         with self._lock:
             self._watch: ModuleWatch | None = None
-            self._graphs: OrderedDict[Any, _Recorded] = OrderedDict()
+            self._graphs: dict[Any, _Recorded] = {}
             self._lanes: dict[Any, Any] = {}
             self._counts: OrderedDict[Any, int] = OrderedDict()
             self._calls = self._failures = self._paused = self._pause = 0
@@ -245,7 +245,9 @@ class GraphReplay:
             self._failures += 1
             # As if it had never been seen.
             self._counts[key] = -(2**62)
-        logger.warning(f"inference goes on without a CUDA graph, which could not be made: {error}")
+            is_first = self._failures == 1
+        if is_first:
+            logger.warning(f"a CUDA graph could not be made, inference goes on without: {error}")
 
     def _key(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
         device = inputs[0].device
@@ -294,16 +296,18 @@ def numerics(device_type: str) -> tuple[Any, ...]:
 
 
 class ReplayedModel(nn.Module):
-    """A model that has a `GraphReplay`.
+    """A model that has a `GraphReplay`."""
 
-    Attributes:
-        graph_replay: it. ``graph_replay.enabled = False`` switches it off, and
-            ``graph_replay.release()`` frees its memory, as training and moving the model do.
-    """
+    _graph_replay = None
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.graph_replay = GraphReplay()
+    @property
+    @torch.jit.unused
+    def graph_replay(self) -> GraphReplay:
+        """What replays inference as CUDA graphs. ``graph_replay.enabled = False`` switches it off,
+        and ``graph_replay.release()`` frees its memory, as training and moving the model do."""
+        if self._graph_replay is None:
+            self._graph_replay = GraphReplay()
+        return self._graph_replay
 
     def train(self, mode: bool = True) -> Self:
         """As of any module."""
@@ -314,3 +318,11 @@ class ReplayedModel(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self.graph_replay.release()
         return super()._apply(*args, **kwargs)
+
+    @torch.jit.unused
+    def _has_own(self, cls: type, *names: str) -> bool:
+        """Whether a subclass, or this very object, has methods of its own for those of ``cls``."""
+        own = vars(self)
+        return any(
+            name in own or getattr(type(self), name) is not getattr(cls, name) for name in names
+        )

@@ -272,13 +272,12 @@ class FCOS(DenseDetector):
     def _detects_at_once(self) -> bool:
         """Neither in a trace, which must hold for any number of detections, nor where a subclass
         has its own way for single images."""
-        is_own = type(self).inference_single_image is not FCOS.inference_single_image
-        return not (is_own or torch.jit.is_tracing())
+        return not (self._has_own(FCOS, "inference_single_image") or torch.jit.is_tracing())
 
     @torch.jit.unused
     def _detects_on_device(self) -> bool:
-        is_own = type(self).forward_inference is not FCOS.forward_inference
-        return not is_own and self._detects_at_once()
+        methods = ("forward_inference", "inference_single_image", "_transpose_dense_predictions")
+        return not self._has_own(FCOS, *methods)
 
     def inference_single_image(
         self,
