@@ -3,7 +3,8 @@
 import torch
 
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
+from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 
 _FPN = [
     *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
@@ -26,6 +27,19 @@ _DENSE = [
     *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [512]]),
     *("MODEL.RETINANET.NUM_CONVS", 1, "MODEL.RETINANET.SCORE_THRESH_TEST", 0.0),
 ]
+_SMALL = [
+    *("MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "TEST.DETECTIONS_PER_IMAGE", 20),
+    *(
+        "MODEL.RESNETS.DEPTH",
+        18,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS",
+        64,
+        "MODEL.FPN.OUT_CHANNELS",
+        32,
+    ),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", 64, "MODEL.ROI_MASK_HEAD.CONV_DIM", 32),
+    *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (32,), "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
+]
 _OPTIONS = {
     "mask": [*_FPN, "MODEL.MASK_ON", True],
     "keypoint": [*_FPN, "MODEL.KEYPOINT_ON", True, "MODEL.ROI_HEADS.NUM_CLASSES", 1],
@@ -43,9 +57,7 @@ KINDS = [*_OPTIONS, "fcos"]
 def make_model(kind, device):
     """A model of random weights in evaluation mode."""
     cfg = get_cfg()
-    small = ["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
-    small += ["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "TEST.DETECTIONS_PER_IMAGE", 20]
-    cfg.merge_from_list([*small, *_OPTIONS["retinanet" if kind == "fcos" else kind]])
+    cfg.merge_from_list([*_SMALL, *_OPTIONS["retinanet" if kind == "fcos" else kind]])
     torch.manual_seed(0)
     model = _make_fcos(cfg) if kind == "fcos" else build_model(cfg)
     with torch.no_grad():
@@ -58,14 +70,11 @@ def make_model(kind, device):
 
 
 def _make_fcos(cfg):
-    from detectron2.modeling import build_backbone
-    from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
-
     backbone = build_backbone(cfg)
     levels = list(backbone.output_shape().values())
     return FCOS(
         backbone=backbone,
-        head=FCOSHead(input_shape=levels, num_classes=5, conv_dims=[256]),
+        head=FCOSHead(input_shape=levels, num_classes=5, conv_dims=[32]),
         num_classes=5,
         test_score_thresh=0.0,
         max_detections_per_image=20,
