@@ -5,17 +5,57 @@ all levels go through NMS within their class, and the best of what is left are d
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from detectron2.layers import batched_nms
 from detectron2.modeling._constants import box_limits
+from detectron2.modeling._graph_replay import ReplayedModel
 from detectron2.modeling._nms_selection import nms_mask, take
 from detectron2.structures import Boxes, Instances
 
 
-class DenseInference(nn.Module):
+@dataclass
+class TopDetections:
+    """Detections of N images, of each by descending score.
+
+    Attributes:
+        boxes: ``(N, K, 4)``, clipped to the image.
+        scores: ``(N, K)``.
+        classes: ``(N, K)``.
+        counts: ``(N,)``: how many of each image there are; what is behind them is none.
+    """
+
+    boxes: torch.Tensor
+    scores: torch.Tensor
+    classes: torch.Tensor
+    counts: torch.Tensor
+
+    def clone(self) -> "TopDetections":
+        """The same in memory of their own."""
+        return TopDetections(
+            self.boxes.clone(), self.scores.clone(), self.classes.clone(), self.counts
+        )
+
+    def to_instances(self, image_sizes: list[tuple[int, int]]) -> list[Instances]:
+        """Instances with views of these. Waits for the device.
+
+        Args:
+            image_sizes: (height, width) of the N images.
+        """
+        results = []
+        counts = self.counts.tolist()
+        for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
+            instances = Instances(image_size)
+            instances.pred_boxes = Boxes(self.boxes[i, 0:count])
+            instances.scores = self.scores[i, 0:count]
+            instances.pred_classes = self.classes[i, 0:count]
+            results.append(instances)
+        return results
+
+
+class DenseInference(ReplayedModel):
     """What dense detectors make detections with.
 
     Subclasses have the attributes ``box2box_transform``, ``test_score_thresh`` (what the score of
@@ -86,6 +126,26 @@ class DenseInference(nn.Module):
         Returns:
             For each image what :meth:`_detect_single_image` gives.
         """
+        limits = box_limits(image_sizes, torch.float32, logits[0].device)
+        return self._detect_on_device(anchors, logits, deltas, limits, to_scores).to_instances(
+            image_sizes
+        )
+
+    @torch.jit.unused
+    def _detect_on_device(
+        self,
+        anchors: list[Boxes],
+        logits: list[torch.Tensor],
+        deltas: list[torch.Tensor],
+        limits: torch.Tensor,
+        to_scores: Callable[[torch.Tensor], torch.Tensor],
+    ) -> TopDetections:
+        """:meth:`_detect` without waiting for the device, but for very many candidates.
+
+        Args:
+            anchors: as there, like what else is not listed.
+            limits: ``(N, 1, 4)``, width and height of each image, twice.
+        """
         num_classes = logits[0].size(2)
         values, rows, classes = [], [], []
         start = 0
@@ -114,14 +174,5 @@ class DenseInference(nn.Module):
         size = torch.sym_min(self.max_detections_per_image, kept.size(1))
         scores, order = torch.where(kept, scores, -torch.inf).topk(size, dim=1)
         classes = classes.gather(1, order)
-        upper = box_limits(image_sizes, boxes.dtype, boxes.device)
-        boxes = take(boxes, order).clamp(min=0).minimum(upper)
-        results = []
-        counts = kept.sum(dim=1).clamp(max=size).tolist()
-        for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
-            instances = Instances(image_size)
-            instances.pred_boxes = Boxes(boxes[i, 0:count])
-            instances.scores = scores[i, 0:count]
-            instances.pred_classes = classes[i, 0:count]
-            results.append(instances)
-        return results
+        boxes = take(boxes, order).clamp(min=0).minimum(limits.to(boxes.dtype))
+        return TopDetections(boxes, scores, classes, kept.sum(dim=1).clamp(max=size))

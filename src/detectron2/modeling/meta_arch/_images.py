@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from detectron2.config.config import CfgNode
 from detectron2.layers.wrappers import move_device_like
+from detectron2.modeling._constants import box_limits
+from detectron2.modeling._graph_replay import ReplayedModel
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import build_backbone
 from detectron2.structures.image_list import ImageList
@@ -71,7 +72,13 @@ def output_size(sample: dict[str, Any], image_size: tuple[int, int]) -> tuple[in
     return sample.get("height", image_size[0]), sample.get("width", image_size[1])
 
 
-class ImageModel(nn.Module):
+def image_inputs(images: ImageList) -> list[torch.Tensor]:
+    """The batch and, ``(N, 1, 4)``, width and height of each image, twice: what a CUDA graph is
+    given."""
+    return [images.tensor, box_limits(images.image_sizes, torch.float32, images.tensor.device)]
+
+
+class ImageModel(ReplayedModel):
     """A model with a backbone that takes normalised images, padded into a batch."""
 
     def __init__(

@@ -9,9 +9,10 @@ from torch import nn
 # Code written for upstream imports some of these names from here.
 from detectron2.layers import move_device_like
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.meta_arch._dense_inference import DenseInference
+from detectron2.modeling.meta_arch._dense_inference import DenseInference, TopDetections
 from detectron2.modeling.meta_arch._images import (
     ground_truth,
+    image_inputs,
     move_like,
     normalized_batch,
     output_size,
@@ -105,6 +106,10 @@ class DenseDetector(DenseInference):
             script returns the Instances themselves, in the pixels of the input.
         """
         images = self.preprocess_image(batched_inputs)
+        if not torch.jit.is_scripting() and not self.training:
+            replayed = self._replayed(images)
+            if replayed is not None:
+                return self._postprocess(replayed, batched_inputs, images)
         features = self.backbone(images.tensor)
         maps = [features[name] for name in self.head_in_features]
         predictions = self.head(maps)
@@ -114,11 +119,54 @@ class DenseDetector(DenseInference):
         if torch.jit.is_scripting():
             return results
         else:  # TorchScript leaves out what is in this branch.
-            sizes = [
-                output_size(x, size)
-                for x, size in zip(batched_inputs, images.image_sizes, strict=True)
-            ]
-            return [{"instances": x} for x in detector_postprocess_batch(results, sizes)]
+            return self._postprocess(results, batched_inputs, images)
+
+    @torch.jit.unused
+    def _postprocess(
+        self, results: list[Instances], batched_inputs: Any, images: Any
+    ) -> list[dict[str, Instances]]:
+        """Results in the size that each input asks for."""
+        sizes = [
+            output_size(x, size) for x, size in zip(batched_inputs, images.image_sizes, strict=True)
+        ]
+        return [{"instances": x} for x in detector_postprocess_batch(results, sizes)]
+
+    @torch.jit.unused
+    def _replayed(self, images: Any) -> list[Instances] | None:
+        """What ``forward_inference`` gives, by a CUDA graph; None if there is none."""
+        if not (self.graph_replay.accepts(images.tensor) and self._detects_on_device()):
+            return None
+        found = self.graph_replay(
+            self._compute_detections,
+            image_inputs(images),
+            [self.backbone, self.head, self.anchor_generator],
+            settings={
+                "head_in_features": self.head_in_features,
+                "num_classes": self.num_classes,
+                "test_score_thresh": self.test_score_thresh,
+                "test_topk_candidates": self.test_topk_candidates,
+                "test_nms_thresh": self.test_nms_thresh,
+                "max_detections_per_image": self.max_detections_per_image,
+                "box2box_transform": (self.box2box_transform, vars(self.box2box_transform)),
+            },
+        )
+        return None if found is None else found.clone().to_instances(images.image_sizes)
+
+    @torch.jit.unused
+    def _compute_detections(
+        self, batch: torch.Tensor, limits: torch.Tensor
+    ) -> tuple[TopDetections, list[torch.Tensor]]:
+        features = self.backbone(batch)
+        maps = [features[name] for name in self.head_in_features]
+        ranks, deltas = self._ranks_and_deltas(self.head(maps))
+        anchors = self.anchor_generator(maps)
+        found = self._detect_on_device(anchors, ranks, deltas, limits, self._to_scores)
+        return found, [x.tensor for x in anchors]
+
+    @torch.jit.unused
+    def _detects_on_device(self) -> bool:
+        """Whether ``forward_inference`` is what :meth:`_compute_detections` does."""
+        return False
 
     @torch.jit.unused
     def _losses(

@@ -28,6 +28,8 @@ __all__ = ["FCOS", "FCOSHead", "batched_nms", "pairwise_point_box_distance"]
 class FCOS(DenseDetector):
     """A dense detector with one point, not anchors, at each location."""
 
+    _to_scores = staticmethod(torch.Tensor.float)
+
     def __init__(
         self,
         *,
@@ -240,17 +242,11 @@ class FCOS(DenseDetector):
             features: of each level, ``(N, C, H_i, W_i)``.
             predictions: what the head gives of them.
         """
-        pred_logits, pred_anchor_deltas, pred_centerness = self._transpose_dense_predictions(
-            predictions, [self.num_classes, 4, 1]
-        )
+        scores, pred_anchor_deltas = self._ranks_and_deltas(predictions)
         anchors = self.anchor_generator(features)
-        # The geometric mean of class score and centre-ness.
-        scores: list[torch.Tensor] = []
-        for logits, centerness in zip(pred_logits, pred_centerness):  # noqa: B905
-            scores.append(torch.sqrt(logits.float().sigmoid() * centerness.float().sigmoid()))
         if not torch.jit.is_scripting() and self._detects_at_once():
             return self._detect(
-                anchors, scores, pred_anchor_deltas, images.image_sizes, torch.Tensor.float
+                anchors, scores, pred_anchor_deltas, images.image_sizes, self._to_scores
             )
         results: list[Instances] = []
         for i, image_size in enumerate(images.image_sizes):
@@ -259,12 +255,29 @@ class FCOS(DenseDetector):
             results.append(self.inference_single_image(anchors, of_image, deltas, image_size))
         return results
 
+    def _ranks_and_deltas(
+        self, predictions: list[list[torch.Tensor]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Of each level and in the order of the anchors, scores ``(N, R_i, K)``, the geometric mean
+        of those of the class and of the centre-ness, and deltas ``(N, R_i, 4)``."""
+        logits, deltas, centerness = self._transpose_dense_predictions(
+            predictions, [self.num_classes, 4, 1]
+        )
+        scores: list[torch.Tensor] = []
+        for of_class, of_centre in zip(logits, centerness):  # noqa: B905
+            scores.append(torch.sqrt(of_class.float().sigmoid() * of_centre.float().sigmoid()))
+        return scores, deltas
+
     @torch.jit.unused
     def _detects_at_once(self) -> bool:
         """Neither in a trace, which must hold for any number of detections, nor where a subclass
         has its own way for single images."""
-        is_own = type(self).inference_single_image is not FCOS.inference_single_image
-        return not (is_own or torch.jit.is_tracing())
+        return not (self._has_own(FCOS, "inference_single_image") or torch.jit.is_tracing())
+
+    @torch.jit.unused
+    def _detects_on_device(self) -> bool:
+        methods = ("forward_inference", "inference_single_image", "_transpose_dense_predictions")
+        return not self._has_own(FCOS, *methods)
 
     def inference_single_image(
         self,

@@ -55,6 +55,8 @@ def focal_loss_of_levels(
 class RetinaNet(DenseDetector):
     """A dense detector with anchors of several shapes."""
 
+    _to_scores = staticmethod(torch.sigmoid)
+
     @configurable
     def __init__(
         self,
@@ -245,13 +247,11 @@ class RetinaNet(DenseDetector):
             features: of each level, ``(N, C, H_i, W_i)``.
             predictions: what the head gives of them.
         """
-        pred_logits, pred_anchor_deltas = self._transpose_dense_predictions(
-            predictions, [self.num_classes, 4]
-        )
+        pred_logits, pred_anchor_deltas = self._ranks_and_deltas(predictions)
         anchors = self.anchor_generator(features)
         if not torch.jit.is_scripting() and self._detects_at_once():
             return self._detect(
-                anchors, pred_logits, pred_anchor_deltas, images.image_sizes, torch.sigmoid
+                anchors, pred_logits, pred_anchor_deltas, images.image_sizes, self._to_scores
             )
         results: list[Instances] = []
         for i, image_size in enumerate(images.image_sizes):
@@ -260,12 +260,24 @@ class RetinaNet(DenseDetector):
             results.append(self.inference_single_image(anchors, scores, deltas, image_size))
         return results
 
+    def _ranks_and_deltas(
+        self, predictions: list[list[torch.Tensor]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Of each level and in the order of the anchors, what ascends with the scores, ``(N, R_i,
+        K)``, and deltas, ``(N, R_i, 4)``."""
+        logits, deltas = self._transpose_dense_predictions(predictions, [self.num_classes, 4])
+        return logits, deltas
+
     @torch.jit.unused
     def _detects_at_once(self) -> bool:
         """Neither in a trace, which must hold for any number of detections, nor where a subclass
         has its own way for single images."""
-        is_own = type(self).inference_single_image is not RetinaNet.inference_single_image
-        return not (is_own or torch.jit.is_tracing())
+        return not (self._has_own(RetinaNet, "inference_single_image") or torch.jit.is_tracing())
+
+    @torch.jit.unused
+    def _detects_on_device(self) -> bool:
+        methods = ("forward_inference", "inference_single_image", "_transpose_dense_predictions")
+        return not self._has_own(RetinaNet, *methods)
 
     def inference_single_image(
         self,
