@@ -42,20 +42,7 @@ class BoxTracks(BaseTracker):
         min_instance_period: int = 1,
         **kwargs: Any,
     ) -> None:
-        """
-        Args:
-            video_height: in pixels.
-            video_width: in pixels.
-            max_num_instances: how many are followed at most.
-            max_lost_frame_count: how many frames a lost instance is kept.
-            min_box_rel_dim: the least share of the video's sides that the box of a lost instance
-                must have to be kept.
-            min_instance_period: a lost instance is kept if it was in more frames than these.
-            **kwargs: not used.
-
-        Raises:
-            ValueError: the video has no size, or ``max_num_instances`` is negative.
-        """
+        """Arguments as for :class:`BBoxIOUTracker`."""
         super().__init__(**kwargs)
         if video_height <= 0 or video_width <= 0:
             raise ValueError(

@@ -44,6 +44,9 @@ class BaseHungarianTracker(BoxTracks):
                 must have to be kept.
             min_instance_period: a lost instance is kept if it was in more frames than these.
             **kwargs: not used.
+
+        Raises:
+            ValueError: the video has no size, or ``max_num_instances`` is negative.
         """
         super().__init__(
             video_height,

@@ -49,6 +49,9 @@ class VanillaHungarianBBoxIOUTracker(BaseHungarianTracker):
             min_instance_period: a lost instance is kept if it was in more frames than these.
             track_iou_threshold: the least IoU of a cheap pair.
             **kwargs: not used.
+
+        Raises:
+            ValueError: the video has no size, or ``max_num_instances`` is negative.
         """
         super().__init__(
             video_height,

@@ -1,6 +1,5 @@
 """Data sets in COCO's format: detection, instance segmentation, keypoints and semantic masks."""
 
-import functools
 import logging
 import os
 import time
@@ -11,7 +10,7 @@ from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets._coco_annotations import AnnotationConverter
 from detectron2.data.datasets._coco_export import convert_to_coco_dict, convert_to_coco_json
 from detectron2.data.datasets._coco_file import paused_gc, read_coco_file
-from detectron2.data.datasets._registration import register
+from detectron2.data.datasets._registration import register_annotation_file
 from detectron2.data.datasets._sem_seg import load_sem_seg
 from detectron2.structures.boxes import Boxes, BoxMode
 from detectron2.structures.masks import PolygonMasks
@@ -139,17 +138,8 @@ def register_coco_instances(
     Raises:
         AssertionError: the name is taken.
     """
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    register(
-        name,
-        functools.partial(load_coco_json, json_file, image_root, name),
-        {
-            "json_file": json_file,
-            "image_root": image_root,
-            "evaluator_type": "coco",
-            **metadata,
-        },
-        overwrite=overwrite,
+    register_annotation_file(
+        name, load_coco_json, json_file, image_root, "coco", metadata, overwrite=overwrite
     )
 
 

@@ -1,6 +1,5 @@
 """LVIS: instances of many categories, each annotated exhaustively in some images only."""
 
-import functools
 import logging
 import os
 import time
@@ -10,7 +9,7 @@ from typing import Any
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets._coco_annotations import AnnotationConverter
 from detectron2.data.datasets._coco_file import CocoFile, paused_gc, read_coco_file
-from detectron2.data.datasets._registration import register
+from detectron2.data.datasets._registration import register_annotation_file
 from detectron2.data.datasets.builtin_meta import _get_coco_instances_meta
 from detectron2.data.datasets.lvis_v0_5_categories import LVIS_CATEGORIES as LVIS_V0_5_CATEGORIES
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES as LVIS_V1_CATEGORIES
@@ -56,17 +55,8 @@ def register_lvis_instances(
     Raises:
         AssertionError: the name is taken.
     """
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    register(
-        name,
-        functools.partial(load_lvis_json, json_file, image_root, name),
-        {
-            "json_file": json_file,
-            "image_root": image_root,
-            "evaluator_type": "lvis",
-            **metadata,
-        },
-        overwrite=overwrite,
+    register_annotation_file(
+        name, load_lvis_json, json_file, image_root, "lvis", metadata, overwrite=overwrite
     )
 
 

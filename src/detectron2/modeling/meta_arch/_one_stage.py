@@ -103,21 +103,7 @@ class OneStageDetector(DenseDetector):
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
     ) -> None:
-        """Args:
-        backbone: makes feature maps of a batch of images.
-        head: called with a list of feature maps; gives tuples of lists of predictions.
-        head_in_features: names of the feature maps that the head takes; None: all, from the
-            finest to the coarsest.
-        num_classes: without the background.
-        focal_loss_alpha: weight of the foreground in the focal loss.
-        focal_loss_gamma: exponent of the focal loss.
-        test_score_thresh: what the score of a detection exceeds.
-        test_topk_candidates: best-scored detections of each level that go into NMS.
-        test_nms_thresh: IoU above which the worse one of two detections of a class goes.
-        max_detections_per_image: best-scored detections that come out.
-        pixel_mean: of each channel, what is subtracted.
-        pixel_std: of each channel, what is divided by.
-        """
+        """Arguments as for :class:`FCOS`."""
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
         )
