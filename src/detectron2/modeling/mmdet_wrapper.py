@@ -241,5 +241,5 @@ def _losses(values: dict[str, Any]) -> dict[str, torch.Tensor]:
         if "loss" in name:
             losses[name] = total
         else:
-            get_event_storage().put_scalar(name, total.item())
+            get_event_storage().put_scalar(name, torch.as_tensor(total).detach())
     return losses

@@ -181,10 +181,6 @@ class FPN(FeaturePyramid):
         fused = lateral + F.interpolate(above, scale_factor=2.0, mode="nearest")
         return fused / 2 if self._fuse_type == "avg" else fused
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every output, by name."""
-        return super().output_shape()
-
 
 def level_of(stride: int) -> int:
     """The k of a stride of ``2**k``."""

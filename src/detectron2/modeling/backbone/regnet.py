@@ -14,7 +14,9 @@ from torch import nn
 
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import CNNBlockBase
-from detectron2.layers.shape_spec import ShapeSpec
+
+# Code written for upstream imports this name from here.
+from detectron2.layers.shape_spec import ShapeSpec  # noqa: F401
 from detectron2.layers.wrappers import conv_norm
 from detectron2.modeling.backbone.backbone import Backbone
 
@@ -429,10 +431,6 @@ class AnyNet(Backbone):
                 if name in self._out_features:
                     outputs[name] = x
         return outputs
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every feature map, by name."""
-        return super().output_shape()
 
     def freeze(self, freeze_at: int = 0) -> Self:
         """Exclude the first stages from training, in place; see :meth:`CNNBlockBase.freeze`.
