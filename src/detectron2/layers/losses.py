@@ -32,6 +32,11 @@ def _at_least_float32(boxes: torch.Tensor) -> torch.Tensor:
     return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
 
 
+def _area(sides: torch.Tensor) -> torch.Tensor:
+    # The gradient of prod() would wait for the device, to count zeros.
+    return sides[..., 0] * sides[..., 1]
+
+
 def _iou_and_distance(
     boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,9 +49,9 @@ def _iou_and_distance(
     )
     # Boxes that only touch do not pull on each other's corners, which a clamp would let them.
     overlaps = (sides > 0).all(dim=-1)
-    intersection = torch.where(overlaps, sides.prod(dim=-1), 0.0)
-    area1 = (boxes1[..., 2:] - boxes1[..., :2]).prod(dim=-1)
-    area2 = (boxes2[..., 2:] - boxes2[..., :2]).prod(dim=-1)
+    intersection = torch.where(overlaps, _area(sides), 0.0)
+    area1 = _area(boxes1[..., 2:] - boxes1[..., :2])
+    area2 = _area(boxes2[..., 2:] - boxes2[..., :2])
     iou = intersection / (area1 + area2 - intersection + eps)
 
     hull = torch.max(boxes1[..., 2:], boxes2[..., 2:]) - torch.min(boxes1[..., :2], boxes2[..., :2])

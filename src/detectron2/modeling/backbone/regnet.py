@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import FrozenBatchNorm2d, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 
 # Code written for upstream imports this name from here.
@@ -425,12 +425,21 @@ class AnyNet(Backbone):
         if x.dim() != 4:
             raise ValueError(f"a RegNet takes images of the shape (N, 3, H, W), got {x.shape}")
         outputs = {}
+        if not torch.jit.is_scripting() and x.is_cuda and self._folds():
+            # What cuDNN computes in.
+            x = x.contiguous(memory_format=torch.channels_last)
         for name, stage in self.named_children():
             if name in self._names:
                 x = stage(x)
                 if name in self._out_features:
                     outputs[name] = x
         return outputs
+
+    @torch.jit.unused
+    def _folds(self) -> bool:
+        """Whether norms are frozen, and folded into the convolutions, up to the last block."""
+        last = list(self.stages_and_names[-1][0].children())[-1] if self.stages_and_names else self
+        return any(isinstance(module, FrozenBatchNorm2d) for module in last.modules())
 
     def freeze(self, freeze_at: int = 0) -> Self:
         """Exclude the first stages from training, in place; see :meth:`CNNBlockBase.freeze`.
