@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from detectron2.layers.batch_norm import joint_affine_maps
 from detectron2.modeling._cuda_graph import CudaGraph, Lane
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 
@@ -174,7 +175,8 @@ class GraphReplay:
         if not is_due:
             return function(*inputs)[0]
         try:
-            recorded = _Recorded(self._record(function, inputs, lane), watch, self._calls)
+            graph = self._record(_with_joint_norms(function, watch), inputs, lane)
+            recorded = _Recorded(graph, watch, self._calls)
         except Exception as error:
             self._note_failure(key, error)
             return None
@@ -256,6 +258,14 @@ class GraphReplay:
         forms = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
         thread = threading.get_ident()
         return device, thread, stream, function.__qualname__, forms, numerics(device.type)
+
+
+def _with_joint_norms(function: Callable[..., Any], watch: ModuleWatch) -> Callable[..., Any]:
+    def compute(*inputs: torch.Tensor) -> Any:
+        with joint_affine_maps(watch.frozen_norms):
+            return function(*inputs)
+
+    return compute
 
 
 def is_plain_eager() -> bool:
