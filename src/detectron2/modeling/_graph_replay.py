@@ -330,6 +330,11 @@ class ReplayedModel(nn.Module):
         return super()._apply(*args, **kwargs)
 
     @torch.jit.unused
+    def _may_replay(self, batch: torch.Tensor) -> bool:
+        # The compiler does not look into what follows.
+        return not torch.compiler.is_compiling() and self.graph_replay.accepts(batch)
+
+    @torch.jit.unused
     def _has_own(self, cls: type, *names: str) -> bool:
         """Whether a subclass, or this very object, has methods of its own for those of ``cls``."""
         own = vars(self)
