@@ -552,3 +552,19 @@ def test_methods_of_ones_own_are_called(kind):
     model.inference_single_image = lambda *_: []
     assert not model._detects_on_device()
     assert not model._detects_at_once()
+
+
+@pytest.mark.parametrize("kind", ["mask", "retinanet"])
+def test_compilers_see_the_model_as_it_is(kind):
+    model = make_model(kind, "cpu")
+    model._graph_replay = None
+    inputs = make_inputs()
+    with torch.no_grad():
+        images = model.preprocess_image(inputs)
+
+        def replays(batch):
+            return model._may_replay(batch)
+
+        compiled = torch.compile(replays, fullgraph=True, backend="eager")
+        assert not compiled(images.tensor)
+    assert model._graph_replay is None

@@ -3,7 +3,7 @@
 import gc
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class CudaGraph:
             lane: of the stream that it is to be replayed on.
         """
         self._inputs = [torch.empty_strided(x.shape, x.stride(), **_kind(x)) for x in inputs]
+        if not _is_in_common_pool(self._inputs[0]):
+            # Of what is recorded, too, which could not know when it is given to others.
+            raise RuntimeError("memory comes from a pool that someone has chosen")
         self._graph = torch.cuda.CUDAGraph()
         with _recording, _without_garbage_collection(), torch.cuda.stream(lane.side_stream):
             # What autocast has cached would not outlive the context; nor would what it caches now.
@@ -49,15 +52,25 @@ class CudaGraph:
         with _generator_of_its_own(self._inputs[0].device):
             self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
         try:
-            allocated = torch.empty(1, device=self._inputs[0].device)
             outputs = function(*self._inputs)
         except BaseException:
-            _end_failed(self._graph, lane)
+            with suppress(RuntimeError):
+                self._end(lane)
             raise
-        self._graph.capture_end()
-        if not lane.holds(allocated):
-            raise RuntimeError("memory comes from a pool that someone else has chosen")
+        self._end(lane)
         return outputs
+
+    def _end(self, lane: "Lane") -> None:
+        try:
+            self._graph.capture_end()
+        except RuntimeError:
+            # Something has waited for the device. PyTorch's allocator is left as it is while
+            # something is recorded, in releases that do not see to it.
+            device = torch.cuda.current_device()
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(device, lane.pool)
+                torch._C._cuda_releasePool(device, lane.pool)
+            raise
 
     def replay(self, inputs: Sequence[torch.Tensor]) -> None:
         """Compute :attr:`outputs` of ``inputs``, on the current stream."""
@@ -74,35 +87,17 @@ class Lane:
         self.pool = torch.cuda.graph_pool_handle()
         self.side_stream = torch.cuda.Stream(device)
 
-    def holds(self, x: torch.Tensor) -> bool:
-        """Whether ``x`` lies in the memory that is shared."""
-        segments = torch.cuda.memory_snapshot(self.pool)
-        return any(
-            segment["address"] <= x.data_ptr() < segment["address"] + segment["total_size"]
-            for segment in segments
-        )
-
 
 def _kind(x: torch.Tensor) -> dict[str, Any]:
     return {"dtype": x.dtype, "device": x.device}
 
 
-def _end_failed(graph: torch.cuda.CUDAGraph, lane: Lane) -> None:
-    """End a recording in which something failed, so that everything else goes on as before."""
-    try:
-        graph.capture_end()
-        return
-    except RuntimeError:
-        # What waits for the device makes this fail, too, and that leaves PyTorch's allocator as it
-        # is while something is recorded.
-        pass
-    device = torch.cuda.current_device()
-    try:
-        torch._C._cuda_endAllocateToPool(device, lane.pool)
-        torch._C._cuda_releasePool(device, lane.pool)
-    except RuntimeError:
-        # A release of PyTorch in which it has been done.
-        pass
+def _is_in_common_pool(x: torch.Tensor) -> bool:
+    for segment in torch.cuda.memory_snapshot():
+        start = segment["address"]
+        if start <= x.data_ptr() < start + segment["total_size"]:
+            return segment["segment_pool_id"] == (0, 0)
+    return False
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from detectron2.layers.batch_norm import joint_affine_maps
 from detectron2.modeling._cuda_graph import CudaGraph, Lane
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 
@@ -174,7 +175,8 @@ class GraphReplay:
         if not is_due:
             return function(*inputs)[0]
         try:
-            recorded = _Recorded(self._record(function, inputs, lane), watch, self._calls)
+            graph = self._record(_with_joint_norms(function, watch), inputs, lane)
+            recorded = _Recorded(graph, watch, self._calls)
         except Exception as error:
             self._note_failure(key, error)
             return None
@@ -258,6 +260,14 @@ class GraphReplay:
         return device, thread, stream, function.__qualname__, forms, numerics(device.type)
 
 
+def _with_joint_norms(function: Callable[..., Any], watch: ModuleWatch) -> Callable[..., Any]:
+    def compute(*inputs: torch.Tensor) -> Any:
+        with joint_affine_maps(watch.frozen_norms):
+            return function(*inputs)
+
+    return compute
+
+
 def is_plain_eager() -> bool:
     """Whether nobody compiles, traces, transforms or watches what is computed."""
     return not (
@@ -318,6 +328,11 @@ class ReplayedModel(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self.graph_replay.release()
         return super()._apply(*args, **kwargs)
+
+    @torch.jit.unused
+    def _may_replay(self, batch: torch.Tensor) -> bool:
+        # The compiler does not look into what follows.
+        return not torch.compiler.is_compiling() and self.graph_replay.accepts(batch)
 
     @torch.jit.unused
     def _has_own(self, cls: type, *names: str) -> bool:

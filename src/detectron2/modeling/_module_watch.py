@@ -49,6 +49,9 @@ class ModuleWatch:
     that nobody listens to them.
 
     It holds the tensors' memory, so that what reads it never reads another's.
+
+    Attributes:
+        frozen_norms: those of the modules that compute.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class ModuleWatch:
             raise CannotWatchError("a module is in training")
 
         # The affine map that a frozen norm keeps comes and goes without a meaning.
-        self._frozen = [x for x in computing if type(x) is FrozenBatchNorm2d]
+        self.frozen_norms = [x for x in computing if type(x) is FrozenBatchNorm2d]
         others = [x for x in computing if type(x) is not FrozenBatchNorm2d]
         self._attributes = [vars(x) for x in others]
         for value in chain.from_iterable(map(dict.values, self._attributes.copy())):
@@ -168,8 +171,8 @@ class ModuleWatch:
     def _get_attributes(self) -> list[Any]:
         return [
             *chain.from_iterable(map(dict.values, self._attributes)),
-            *map(attrgetter("eps"), self._frozen),
-            *map(attrgetter("training"), self._frozen),
+            *map(attrgetter("eps"), self.frozen_norms),
+            *map(attrgetter("training"), self.frozen_norms),
         ]
 
     def _own_attributes(self) -> list[Any]:

@@ -239,7 +239,7 @@ class OneStageDetector(DenseDetector):
     @torch.jit.unused
     def _replayed(self, images: Any) -> list[Instances] | None:
         """What ``forward_inference`` gives, by a CUDA graph; None if there is none."""
-        if not (self.graph_replay.accepts(images.tensor) and self._detects_on_device()):
+        if not (self._may_replay(images.tensor) and self._detects_on_device()):
             return None
         found = self.graph_replay(
             self._compute_detections,

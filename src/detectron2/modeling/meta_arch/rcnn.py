@@ -206,7 +206,7 @@ class GeneralizedRCNN(ImageModel):
         self, images: ImageList
     ) -> tuple[dict[str, torch.Tensor], list[Instances]] | None:
         """The same by a CUDA graph, to be used up before the next; None if there is none."""
-        if type(self.proposal_generator) is not RPN or not self.graph_replay.accepts(images.tensor):
+        if type(self.proposal_generator) is not RPN or not self._may_replay(images.tensor):
             return None
         computed = self.graph_replay(
             self._compute_features_and_proposals,
