@@ -13,6 +13,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -179,6 +180,18 @@ inline Tensor empty_strided(const Tensor& like, const std::array<int64_t, dims>&
                                                          dtype_code, device_type,
                                                          like.get_device_index(), &handle));
   return Tensor(handle);
+}
+
+// The same, contiguous.
+template <std::size_t dims>
+inline Tensor empty(const Tensor& like, const std::array<int64_t, dims>& sizes, ScalarType dtype) {
+  std::array<int64_t, dims> strides;
+  int64_t stride = 1;
+  for (std::size_t dim = dims; dim-- > 0;) {
+    strides[dim] = stride;
+    stride *= std::max<int64_t>(sizes[dim], 1);
+  }
+  return empty_strided(like, sizes, strides, dtype);
 }
 
 template <typename T>

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.utils import _pair
 
-import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
-from detectron2._ops import forward_only
+from detectron2._ops.deform_conv import convolve
 
 # Code written for upstream imports these names from here.
 from detectron2.utils.develop import create_dummy_class, create_dummy_func
@@ -84,8 +83,7 @@ def deform_conv(
     """
     strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
     _check_sizes(input, weight, strides, paddings, dilations)
-    return forward_only.call(
-        torch.ops.detectron2.deform_conv.default,
+    return convolve(
         input,
         offset,
         None,
@@ -136,8 +134,7 @@ def modulated_deform_conv(
     """
     strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
     _check_sizes(input, weight, strides, paddings, dilations)
-    return forward_only.call(
-        torch.ops.detectron2.deform_conv.default,
+    return convolve(
         input,
         offset,
         mask,
