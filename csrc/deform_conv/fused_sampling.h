@@ -25,9 +25,6 @@ constexpr int kLineBytes = 128;
 constexpr int kLineVectors = 8;  // of 16 bytes
 constexpr int64_t kAlignment = 256;
 
-// Blocks of eight columns whose products of split values a warp has under way at a time.
-constexpr int kSplitGroup = 2;
-
 template <typename T>
 constexpr int kLineChannels = kLineBytes / static_cast<int>(sizeof(T));
 
@@ -253,32 +250,75 @@ __device__ __forceinline__ uint32_t largest_in_warp(uint32_t value) {
 constexpr int kPackThreads = 256;
 constexpr int kPackPixels = 32;
 
-// Packs a line of 32 pixels a block: blockIdx is (pixels, line, image). Bits of the largest finite
-// magnitude of each (packed) channel go to `largest`, if not null, which starts as zeros.
+// How the input is packed: 32 pixels of a line a block.
 template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_input_kernel(const T* input, int64_t pixels, int group_channels, int group_lines,
-                      int64_t image_stride, int64_t channel_stride, int64_t pixel_stride,
-                      uint32_t* largest, uint4* packed) {
+struct InputPacking {
+  const T* input;
+  int64_t pixels;
+  int group_channels;
+  int group_lines;
+  int lines;  // of a pixel
+  int64_t image_stride;
+  int64_t channel_stride;
+  int64_t pixel_stride;
+  uint32_t* largest;
+  uint4* packed;
+};
+
+// `input` is in `layout`. Bits of the largest finite magnitude of each (packed) channel go to
+// `largest`, if not null, which starts as zeros.
+template <typename T>
+InputPacking<T> input_packing(const T* input, const DeformConvShape& shape, Layout layout,
+                              uint32_t* largest, void* packed) {
+  const bool channels_last = layout == Layout::kNhwc;
+  const int64_t lines = lines_per_group(shape, sizeof(T));
+  InputPacking<T> packing;
+  packing.input = input;
+  packing.pixels = shape.height * shape.width;
+  packing.group_channels = static_cast<int>(shape.in_channels / shape.offset_groups);
+  packing.group_lines = static_cast<int>(lines);
+  packing.lines = static_cast<int>(shape.offset_groups * lines);
+  packing.image_stride = shape.in_channels * packing.pixels;
+  packing.channel_stride = channels_last ? 1 : packing.pixels;
+  packing.pixel_stride = channels_last ? shape.in_channels : 1;
+  packing.largest = largest;
+  packing.packed = static_cast<uint4*>(packed);
+  return packing;
+}
+
+// Blocks that some images take.
+template <typename T>
+int64_t packing_blocks(const InputPacking<T>& packing, int64_t images) {
+  return divide_up(packing.pixels, kPackPixels) * packing.lines * images;
+}
+
+// Blocks are numbered by image, by line, by pixels.
+template <typename T>
+__device__ __forceinline__ void pack_input(const InputPacking<T>& packing, uint32_t block) {
   constexpr int kChannels = kLineChannels<T>;
   constexpr int kVector = 16 / sizeof(T);
   __shared__ T tile[kChannels][kPackPixels + 1];
   __shared__ uint32_t line_largest[kChannels];
-  const int64_t first = int64_t{blockIdx.x} * kPackPixels;
-  const int group = blockIdx.y / group_lines;
-  const int first_channel = (blockIdx.y - group * group_lines) * kChannels;
+  const uint32_t rows = static_cast<uint32_t>((packing.pixels + kPackPixels - 1) / kPackPixels);
+  const uint32_t column = block / rows;
+  const int64_t image_index = column / packing.lines;
+  const int line_index = static_cast<int>(column % packing.lines);
+  const int64_t first = int64_t{block - column * rows} * kPackPixels;
+  const int group = line_index / packing.group_lines;
+  const int first_channel = (line_index - group * packing.group_lines) * kChannels;
   const int lane = threadIdx.x % kPackPixels;
-  const T* image = input + blockIdx.z * image_stride +
-                   (int64_t{group} * group_channels + first_channel) * channel_stride;
+  const T* image =
+      packing.input + image_index * packing.image_stride +
+      (int64_t{group} * packing.group_channels + first_channel) * packing.channel_stride;
 #pragma unroll
   for (int i = 0; i < kChannels * kPackPixels / kPackThreads; ++i) {
     const int channel = threadIdx.x / kPackPixels + i * (kPackThreads / kPackPixels);
     T value{};
-    if (first_channel + channel < group_channels && first + lane < pixels) {
-      value = image[channel * channel_stride + (first + lane) * pixel_stride];
+    if (first_channel + channel < packing.group_channels && first + lane < packing.pixels) {
+      value = image[channel * packing.channel_stride + (first + lane) * packing.pixel_stride];
     }
     tile[channel][lane] = value;
-    if (largest != nullptr) {
+    if (packing.largest != nullptr) {
       const uint32_t bits = largest_in_warp(finite_magnitude(widen(value)));
       if (lane == 0) {
         line_largest[channel] = bits;
@@ -287,15 +327,15 @@ __global__ void __launch_bounds__(kPackThreads)
   }
   __syncthreads();
   // Most blocks find a larger one there already, and a look costs less than an atomic.
-  if (largest != nullptr && threadIdx.x < kChannels) {
-    uint32_t* known = largest + blockIdx.y * kChannels + threadIdx.x;
+  if (packing.largest != nullptr && threadIdx.x < kChannels) {
+    uint32_t* known = packing.largest + line_index * kChannels + threadIdx.x;
     if (line_largest[threadIdx.x] > __ldcg(known)) {
       atomicMax(known, line_largest[threadIdx.x]);
     }
   }
   const int pixel = threadIdx.x / kLineVectors;
   const int vector = threadIdx.x % kLineVectors;
-  if (first + pixel < pixels) {
+  if (first + pixel < packing.pixels) {
     union {
       T elements[kVector];
       uint4 bits;
@@ -304,8 +344,9 @@ __global__ void __launch_bounds__(kPackThreads)
     for (int i = 0; i < kVector; ++i) {
       line.elements[i] = tile[vector * kVector + i][pixel];
     }
-    packed[((blockIdx.z * pixels + first + pixel) * gridDim.y + blockIdx.y) * kLineVectors +
-           vector] = line.bits;
+    packing.packed[((image_index * packing.pixels + first + pixel) * packing.lines + line_index) *
+                       kLineVectors +
+                   vector] = line.bits;
   }
 }
 

@@ -41,8 +41,8 @@ struct NarrowRois {
 };
 
 Tensor new_pooled(const Tensor& input, const RoiAlignRotatedShape& shape) {
-  return empty<4>(input, {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width},
-                  input.scalar_type());
+  return new_empty(input, {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width},
+                   input.scalar_type());
 }
 
 // Pools features whose channels are, or are first brought, side by side.
@@ -56,8 +56,8 @@ Tensor pool_channels_last(const Tensor& input, const Tensor& rois, bool as_they_
   if (!as_they_are) {
     const Tensor planes = contiguous_as(input, input.scalar_type());
     pixel_stride = (shape.channels + kVector<T> - 1) / kVector<T> * kVector<T>;
-    features = empty<4>(input, {shape.batch_size, shape.height, shape.width, pixel_stride},
-                        input.scalar_type());
+    features = new_empty(input, {shape.batch_size, shape.height, shape.width, pixel_stride},
+                         input.scalar_type());
     roi_align_rotated_channels_last_cuda(data_of<T>(planes), narrow.rows, shape, pixel_stride,
                                          mutable_data_of<T>(features), stream);
   }
