@@ -23,15 +23,55 @@ def is_transformed() -> bool:
     )
 
 
+def _function(
+    operator: Callable[..., Any], gradients: Callable[..., Any], setup_context: Callable[..., None]
+) -> Callable[..., Any]:
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = operator(*arguments)
+        setup_context(ctx, arguments, output)
+        return output
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(gradients)}
+    return type("EagerFunction", (torch.autograd.Function,), members).apply
+
+
+def _function_of_list(
+    operator: Callable[..., Any], gradients: Callable[..., Any], setup_context: Callable[..., None]
+) -> Callable[..., Any]:
+    """As `_function` where the first argument is a list: autograd is given its tensors, after all
+    other arguments and the number of these."""
+
+    def forward(ctx: Any, count: int, *flat: Any) -> Any:
+        arguments = (list(flat[count:]), *flat[:count])
+        with torch._C._AutoDispatchBelowAutograd():
+            output = operator(*arguments)
+        setup_context(ctx, arguments, output)
+        ctx.count = count
+        return output
+
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        needed = ctx.needs_input_grad
+        first = 1 + ctx.count
+        ctx.needs_input_grad = (list(needed[first:]), *needed[1:first])
+        try:
+            grads, *others = gradients(ctx, grad)
+        finally:
+            ctx.needs_input_grad = needed
+        return (None, *others, *grads)
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    apply = type("EagerFunction", (torch.autograd.Function,), members).apply
+    return lambda tensors, *others: apply(len(others), *others, *tensors)
+
+
 class EagerOperator:
     """``torch.ops.detectron2.<name>``, which is called with positional arguments only.
 
     Args:
-        name: of the operator.
+        name: of the operator. The first argument may be a list of tensors, no other one.
         gradients: the formula, as for ``torch.library.register_autograd``, which this calls.
         setup_context: as there, called as ``setup_context(ctx, inputs, output)``.
-        has_lists: whether an argument or the result is a list of tensors, which gradients reach
-            through the operator alone.
     """
 
     def __init__(
@@ -39,7 +79,6 @@ class EagerOperator:
         name: str,
         gradients: Callable[..., Any],
         setup_context: Callable[[Any, tuple[Any, ...], Any], None],
-        has_lists: bool = False,
     ) -> None:
         operator = getattr(torch.ops.detectron2, name).default
 
@@ -47,17 +86,15 @@ class EagerOperator:
             setup_context(ctx, inputs, output)
 
         torch.library.register_autograd(operator, gradients, setup_context=register_context)
-
-        def forward(ctx: Any, *arguments: Any) -> Any:
-            with torch._C._AutoDispatchBelowAutograd():
-                output = operator(*arguments)
-            setup_context(ctx, arguments, output)
-            return output
-
-        formula = {"forward": staticmethod(forward), "backward": staticmethod(gradients)}
-        function = type(f"{name}_eagerly", (torch.autograd.Function,), formula)
         self._operator = operator
-        self._differentiable = operator if has_lists else function.apply
+        schema = operator._schema
+        if str(schema.returns[0].type) == "List[Tensor]":
+            # Autograd takes no list of results, and only second derivatives would need it.
+            self._differentiable = operator
+        else:
+            has_list = str(schema.arguments[0].type) == "List[Tensor]"
+            make = _function_of_list if has_list else _function
+            self._differentiable = make(operator, gradients, setup_context)
 
     def __call__(self, *arguments: Any) -> Any:
         """The operator's result."""

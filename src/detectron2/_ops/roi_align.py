@@ -117,9 +117,5 @@ def _grad_of_backward(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...
     return (grad_grad, *(None,) * 9)
 
 
-roi_align_forward = EagerOperator(
-    "roi_align_forward", _grad_of_forward, _save_forward, has_lists=True
-)
-roi_align_backward = EagerOperator(
-    "roi_align_backward", _grad_of_backward, _save_backward, has_lists=True
-)
+roi_align_forward = EagerOperator("roi_align_forward", _grad_of_forward, _save_forward)
+roi_align_backward = EagerOperator("roi_align_backward", _grad_of_backward, _save_backward)
