@@ -175,12 +175,12 @@ def convolve(
     *convolution: Any,
 ) -> Tensor:
     """``torch.ops.detectron2.deform_conv``, sooner where nothing is traced or compiled."""
-    device_type = input.device.type
-    keys = _AUTOCAST_KEYS.get(device_type)
-    if keys is None or is_transformed() or not torch.is_autocast_enabled(device_type):
+    device_type = "cuda" if input.is_cuda else "cpu"
+    casts = torch.is_autocast_enabled(device_type) and input.device.type == device_type
+    if not casts or is_transformed():
         return _deform_conv(input, offset, mask, weight, bias, *convolution)
     input, weight, bias = _cast(device_type, input, weight, bias)
-    with torch._C._ExcludeDispatchKeyGuard(keys):
+    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST_KEYS[device_type]):
         return _deform_conv(input, offset, mask, weight, bias, *convolution)
 
 

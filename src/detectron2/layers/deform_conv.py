@@ -33,10 +33,10 @@ def _check_sizes(
 ) -> None:
     if input.dim() != 4:
         raise ValueError(f"input must have the shape (N, C, H, W), got {list(input.shape)}")
-    for side in range(2):
-        extent = dilation[side] * (weight.size(2 + side) - 1) + 1
-        room = input.size(2 + side) + 2 * padding[side] - extent
-        if room < 0:
+    kernel, size = weight.shape[2:], input.shape[2:]
+    for side in (0, 1):
+        extent = dilation[side] * (kernel[side] - 1) + 1
+        if size[side] + 2 * padding[side] < extent:
             raise ValueError(
                 f"a kernel of {list(weight.shape[2:])} with dilation {dilation} does not fit into "
                 f"an input of {list(input.shape)} with padding {padding}"
