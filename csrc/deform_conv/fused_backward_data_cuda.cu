@@ -23,7 +23,6 @@
 #include <type_traits>
 
 #include "csrc/common/cuda_launch.h"
-#include "csrc/common/dependent_launch_cuda.h"
 #include "csrc/common/half.h"
 #include "csrc/deform_conv/fused.h"
 #include "csrc/deform_conv/fused_sampling.h"
@@ -123,8 +122,7 @@ struct Arguments {
 
 // blockIdx is (tile, slice). `weight` is packed by side_kernel; `input` and `grad_input`
 // start at the first slice. `largest` is of grad_output and of the weight, for float32.
-// `grad_input`, `grad_offset` and `grad_mask` are added to, and may be null. Depends on side_kernel
-// or on itself, and has one of them depend on it.
+// `grad_input`, `grad_offset` and `grad_mask` are added to, and may be null.
 template <typename T, int kPixels, int kWarpChannels, int kStages, int kMinBlocks>
 __global__ void __launch_bounds__(kPixels / 16 * (kSlice / kWarpChannels) * 32, kMinBlocks)
     scatter_kernel(const T* grad_output, const T* input, const T* offset, const T* mask,
@@ -184,6 +182,10 @@ __global__ void __launch_bounds__(kPixels / 16 * (kSlice / kWarpChannels) * 32, 
     }
     commit_copies();
   };
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) {
+    fetch_weight();
+  }
 
   PowerOfTwo gradient_scale{1, 1};
   PowerOfTwo weight_scale{1, 1};
@@ -251,12 +253,6 @@ __global__ void __launch_bounds__(kPixels / 16 * (kSlice / kWarpChannels) * 32, 
     }
   }
 
-  wait_for_dependency();
-  let_dependents_start();
-#pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) {
-    fetch_weight();
-  }
   const uint32_t gradient_address =
       shared_address(gradient + (lane / 16 * 8 + lane % 8) * kRow + lane / 8 % 2 * 8 + first_row);
   const int weight_row = first_column + lane / 16 * 8 + lane % 8;
@@ -486,10 +482,19 @@ __device__ __forceinline__ int channel_count(const Slices& slices, int slice) {
   return min(kSlice, slices.group_channels - slice % slices.per_group * kSlice);
 }
 
+struct SumRange {
+  float* begin;  // aligned to 16 bytes
+  int64_t count;
+};
+
 // What is done beside the scattering. Blocks are counted by task, in this order.
 template <typename T>
 struct SideTasks {
   Slices slices;
+
+  // Sums are cleared.
+  uint32_t clear_blocks;
+  SumRange cleared[3];
 
   // The weight is packed.
   uint32_t weight_blocks;
@@ -669,14 +674,29 @@ __device__ __forceinline__ void narrow_all(const float* sums, int64_t count, T* 
   }
 }
 
-// All but the first one depend on scatter_kernel.
+__device__ __forceinline__ void clear_sums(const SumRange& range, int64_t first, int64_t stride) {
+  const int64_t vectors = range.count / 4;
+  for (int64_t i = first; i < vectors; i += stride) {
+    reinterpret_cast<float4*>(range.begin)[i] = {0, 0, 0, 0};
+  }
+  for (int64_t i = 4 * vectors + first; i < range.count; i += stride) {
+    range.begin[i] = 0;
+  }
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kPackThreads)
     side_kernel(const __grid_constant__ SideTasks<T> tasks) {
   __shared__ float tile[kTurnPixels][kSlice + 1];
-  wait_for_dependency();
-  let_dependents_start();
   uint32_t block = blockIdx.x;
+  if (block < tasks.clear_blocks) {
+    for (const SumRange& range : tasks.cleared) {
+      clear_sums(range, int64_t{block} * kPackThreads + threadIdx.x,
+                 int64_t{tasks.clear_blocks} * kPackThreads);
+    }
+    return;
+  }
+  block -= tasks.clear_blocks;
   if (block < tasks.weight_blocks) {
     pack_weight(tasks, block);
     return;
@@ -707,7 +727,7 @@ int64_t point_count(const DeformConvShape& shape) {
          shape.out_width;
 }
 
-// Where the parts of the work space start, in bytes. The sums at its end are cleared together.
+// Where the parts of the work space start, in bytes.
 struct Workspace {
   int slices_at_once;
   int64_t accumulator_size;  // elements
@@ -751,13 +771,6 @@ void check_status(cudaError_t status, const char* what) {
   }
 }
 
-// `values` may be null.
-void clear(float* values, int64_t count, cudaStream_t stream) {
-  if (values != nullptr) {
-    check_status(cudaMemsetAsync(values, 0, count * sizeof(float), stream), "clearing memory");
-  }
-}
-
 template <typename T, int kPixels, int kWarpChannels, int kStages, int kMinBlocks>
 struct ScatterKernel {
   static constexpr int kThreads = kPixels / 16 * (kSlice / kWarpChannels) * 32;
@@ -793,9 +806,8 @@ struct ScatterKernel {
       const int bytes = static_cast<int>(shared_bytes(arguments.steps));
       check_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                    "reserving shared memory for deform_conv scatter_kernel");
-      detectron2::launch(can_depend(kernel), kernel, grid, kThreads, bytes, stream, grad_output,
-                         input, offset, mask, weight, largest, arguments, grad_input, grad_offset,
-                         grad_mask);
+      kernel<<<grid, kThreads, bytes, stream>>>(grad_output, input, offset, mask, weight, largest,
+                                                arguments, grad_input, grad_offset, grad_mask);
       check_launch("deform_conv scatter_kernel");
     }
   }
@@ -868,19 +880,21 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
   if constexpr (kIsFloat) {
     offset_sums = grad_offset;
     mask_sums = grad_mask;
-    clear(offset_sums, 2 * points, queue);
-    clear(mask_sums, points, queue);
-    clear(grad_input == nullptr ? nullptr : accumulator, plan.accumulator_size, queue);
   } else {
-    offset_sums = reinterpret_cast<float*>(base + plan.grad_offset);
-    mask_sums = grad_mask == nullptr ? nullptr : reinterpret_cast<float*>(base + plan.grad_mask);
-    const int64_t end = mask_sums == nullptr ? plan.grad_mask : plan.size;
-    clear(accumulator, (end - plan.grad_input) / sizeof(float), queue);
+    if (grad_offset != nullptr) {
+      offset_sums = reinterpret_cast<float*>(base + plan.grad_offset);
+    }
+    if (grad_mask != nullptr) {
+      mask_sums = reinterpret_cast<float*>(base + plan.grad_mask);
+    }
   }
 
   const bool need_samples = grad_offset != nullptr || grad_mask != nullptr;
   SideTasks<T> tasks{};
   tasks.slices = slices;
+  tasks.cleared[0] = {accumulator, grad_input == nullptr ? 0 : plan.accumulator_size};
+  tasks.cleared[1] = {offset_sums, offset_sums == nullptr ? 0 : 2 * points};
+  tasks.cleared[2] = {mask_sums, mask_sums == nullptr ? 0 : points};
   tasks.weight = weight;
   tasks.largest = largest;
   tasks.out_channels = arguments.out_channels;
@@ -901,6 +915,8 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
       return std::min(plan.slices_at_once, slice_total - first);
     };
     const int64_t weights = int64_t{slice_total} * tasks.taps * tasks.steps * kDepth * kSlice;
+    const int64_t sums = plan.accumulator_size + 3 * points;
+    tasks.clear_blocks = is_first ? grid_for(sums, 16 * kPackThreads) : 0;
     tasks.weight_blocks = is_first ? grid_for(weights, kPackThreads) : 0;
     tasks.done = done;
     tasks.clears = !is_last;
@@ -918,11 +934,10 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
       tasks.mask_count = grad_mask == nullptr ? 0 : points;
       tasks.grad_mask = grad_mask;
     }
-    const int64_t blocks = int64_t{tasks.weight_blocks} + tasks.finish_blocks + tasks.copy_blocks +
-                           tasks.narrow_blocks;
+    const int64_t blocks = int64_t{tasks.clear_blocks} + tasks.weight_blocks + tasks.finish_blocks +
+                           tasks.copy_blocks + tasks.narrow_blocks;
     if (blocks > 0) {
-      launch(!is_first && can_depend(side_kernel<T>), side_kernel<T>,
-             static_cast<unsigned int>(blocks), kPackThreads, 0, queue, tasks);
+      side_kernel<T><<<static_cast<unsigned int>(blocks), kPackThreads, 0, queue>>>(tasks);
       check_launch("deform_conv side_kernel");
     }
   };
@@ -931,10 +946,9 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
     const int count = std::min(plan.slices_at_once, slice_total - first);
     arguments.first_slice = first;
     const auto scatter = [&](auto kernel) {
-      decltype(kernel)::launch(grad_output, sliced_input, offset, mask, packed_weight, largest,
-                               arguments, shape.batch, count,
-                               grad_input == nullptr ? nullptr : accumulator,
-                               grad_offset == nullptr ? nullptr : offset_sums, mask_sums, queue);
+      decltype(kernel)::launch(
+          grad_output, sliced_input, offset, mask, packed_weight, largest, arguments, shape.batch,
+          count, grad_input == nullptr ? nullptr : accumulator, offset_sums, mask_sums, queue);
     };
     if constexpr (kIsFloat) {
       // The smaller tile where two blocks of the larger would not share a multiprocessor.

@@ -155,16 +155,29 @@ __device__ __forceinline__ void pack_gradient(const GradientPacking<T>& packing,
   }
 }
 
-// Packs the gradient, the first `gradient_blocks` blocks, and the input, all others.
+constexpr int kClearVectors = 16;  // a thread's
+
+// Clears `vectors` of 16 bytes, the first `clear_blocks` blocks, packs the gradient, the next
+// `gradient_blocks`, and the input, all others.
 template <typename T>
 __global__ void __launch_bounds__(kPackThreads)
-    pack_kernel(const __grid_constant__ GradientPacking<T> gradient, uint32_t gradient_blocks,
+    pack_kernel(uint4* cleared, int64_t vectors, uint32_t clear_blocks,
+                const __grid_constant__ GradientPacking<T> gradient, uint32_t gradient_blocks,
                 const __grid_constant__ InputPacking<T> input) {
   let_dependents_start();
-  if (blockIdx.x < gradient_blocks) {
-    pack_gradient(gradient, blockIdx.x);
+  uint32_t block = blockIdx.x;
+  if (block < clear_blocks) {
+    const int64_t stride = int64_t{clear_blocks} * kPackThreads;
+    for (int64_t i = int64_t{block} * kPackThreads + threadIdx.x; i < vectors; i += stride) {
+      cleared[i] = {0, 0, 0, 0};
+    }
+    return;
+  }
+  block -= clear_blocks;
+  if (block < gradient_blocks) {
+    pack_gradient(gradient, block);
   } else {
-    pack_input(input, blockIdx.x - gradient_blocks);
+    pack_input(input, block - gradient_blocks);
   }
 }
 
@@ -245,7 +258,6 @@ __global__ void __launch_bounds__(Tile::kThreads)
     mask_inverse = power.inverse;
   }
   wait_for_dependency();
-  let_dependents_start();
 
   int64_t unit = first_step(blockIdx.x, gridDim.x, arguments.total_steps);
   const int64_t last_unit = first_step(blockIdx.x + 1, gridDim.x, arguments.total_steps);
@@ -418,14 +430,12 @@ __global__ void __launch_bounds__(Tile::kThreads)
   }
 }
 
-// Writes the sums of output channel blockIdx.x in the order of the weight. Depends on
-// weight_kernel.
+// Writes the sums of output channel blockIdx.x in the order of the weight.
 template <typename T>
 __global__ void __launch_bounds__(kPackThreads)
     unpack_weight_kernel(const float* total, int column_tiles, int groups, int group_channels,
                          int lines, int taps, T* grad_weight) {
   constexpr int kChannels = kLineChannels<T>;
-  wait_for_dependency();
   const float* row = total + int64_t{blockIdx.x} * column_tiles * kColumns;
   const int count = groups * group_channels * taps;
   for (int i = blockIdx.y * kPackThreads + threadIdx.x; i < count; i += gridDim.y * kPackThreads) {
@@ -562,8 +572,9 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
   float* total = reinterpret_cast<float*>(base + space.total);
   for (int64_t first = 0; first < shape.batch; first += space.images) {
     const int64_t images = std::min(space.images, shape.batch - first);
-    const int64_t clear = first == 0 ? space.total : space.largest;
-    cudaMemsetAsync(base + clear, 0, space.gradient_scales - clear, cuda_stream);
+    if (std::is_same_v<T, float>) {
+      cudaMemsetAsync(largest, 0, space.gradient_scales - space.largest, cuda_stream);
+    }
     if (std::is_same_v<T, float> && mask != nullptr) {
       const int64_t count = shape.offset_groups * taps * out_pixels;
       largest_kernel<<<static_cast<unsigned int>(
@@ -589,12 +600,17 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
       packed_input = base + space.input;
     }
     gradient_packing.grad_output = grad_output + first * gradient_packing.image_stride;
+    // The sums of all images, and for half precision the zeros that follow.
+    const int64_t bytes = space.largest + (std::is_same_v<T, float> ? 0 : kLineBytes);
+    const int64_t vectors = first == 0 ? bytes / static_cast<int64_t>(sizeof(uint4)) : 0;
+    const int64_t clear_blocks = divide_up(vectors, kClearVectors * kPackThreads);
     const int64_t gradient_blocks =
         arguments.steps_per_image * (space.packed_outputs / kPackOutputs) * images;
     const int64_t input_blocks = packed ? 0 : packing_blocks(input_packing, images);
-    pack_kernel<T>
-        <<<static_cast<unsigned int>(gradient_blocks + input_blocks), kPackThreads, 0,
-           cuda_stream>>>(gradient_packing, static_cast<uint32_t>(gradient_blocks), input_packing);
+    pack_kernel<T><<<static_cast<unsigned int>(clear_blocks + gradient_blocks + input_blocks),
+                     kPackThreads, 0, cuda_stream>>>(
+        reinterpret_cast<uint4*>(base + space.total), vectors, static_cast<uint32_t>(clear_blocks),
+        gradient_packing, static_cast<uint32_t>(gradient_blocks), input_packing);
     check_launch("deform_conv_fused pack_kernel");
 
     arguments.first_image = first;
@@ -611,11 +627,11 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
                                          total, cuda_stream);
     }
   }
-  const auto unpack = unpack_weight_kernel<T>;
-  launch(can_depend(unpack), unpack, dim3(static_cast<unsigned int>(shape.out_channels), 2),
-         kPackThreads, 0, cuda_stream, static_cast<const float*>(total), arguments.column_tiles,
-         static_cast<int>(shape.offset_groups), static_cast<int>(group_channels),
-         static_cast<int>(lines), static_cast<int>(taps), grad_weight);
+  unpack_weight_kernel<T>
+      <<<dim3(static_cast<unsigned int>(shape.out_channels), 2), kPackThreads, 0, cuda_stream>>>(
+          total, arguments.column_tiles, static_cast<int>(shape.offset_groups),
+          static_cast<int>(group_channels), static_cast<int>(lines), static_cast<int>(taps),
+          grad_weight);
   check_launch("deform_conv_fused unpack_weight_kernel");
 }
 
