@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import gradgradcheck
+from torch.autograd import forward_ad, gradgradcheck
 
 from detectron2.layers import ROIAlign
 from detectron2.layers.deform_conv import deform_conv, modulated_deform_conv
@@ -127,3 +127,19 @@ def test_float64_stays_under_autocast() -> None:
     offset = torch.zeros(1, 18, 5, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert deform_conv(x, offset, random(16, 16, 3, 3).double(), 1, 1).dtype == torch.float64
+
+
+def test_tangents_are_refused() -> None:
+    # PyTorch takes them for zero.
+    x, rois = random(1, 3, 9, 8), rotated_rois()[:1]
+
+    def pool(x: Tensor) -> Tensor:
+        return roi_align_rotated(x, rois, (3, 2), 1.0, 2)
+
+    with forward_ad.dual_level():
+        pooled = pool(x)  # which has none
+        assert forward_ad.unpack_dual(pooled).tangent is None
+        with pytest.raises(NotImplementedError, match=r"roi_align_rotated_forward .* forward-mode"):
+            pool(forward_ad.make_dual(x, torch.ones_like(x)))
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(pool, (x,), (torch.ones_like(x),))

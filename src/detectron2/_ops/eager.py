@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 
 def is_transformed() -> bool:
@@ -65,6 +66,15 @@ def _function_of_list(
     return lambda tensors, *others: apply(len(others), *others, *tensors)
 
 
+def _refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
+    """Raise if an argument has a tangent, which PyTorch would take for zero."""
+    flat = (x for y in arguments for x in (y if isinstance(y, (list, tuple)) else (y,)))
+    if any(
+        isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in flat
+    ):
+        raise NotImplementedError(f"detectron2::{name} has no forward-mode derivative")
+
+
 class EagerOperator:
     """``torch.ops.detectron2.<name>``, which is called with positional arguments only.
 
@@ -86,6 +96,7 @@ class EagerOperator:
             setup_context(ctx, inputs, output)
 
         torch.library.register_autograd(operator, gradients, setup_context=register_context)
+        self._name = name
         self._operator = operator
         schema = operator._schema
         if str(schema.returns[0].type) == "List[Tensor]":
@@ -97,7 +108,14 @@ class EagerOperator:
             self._differentiable = make(operator, gradients, setup_context)
 
     def __call__(self, *arguments: Any) -> Any:
-        """The operator's result."""
+        """The operator's result.
+
+        Raises:
+            NotImplementedError: an argument has a tangent of forward-mode differentiation.
+        """
+        # No level: outside of any differentiation of that mode.
+        if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+            _refuse_tangents(self._name, arguments)
         if is_transformed():
             return self._operator(*arguments)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
