@@ -92,9 +92,8 @@ def _is_channels_last(x: torch.Tensor) -> bool:
 def _fold(
     weight: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> torch.Tensor:
-    """``weight * scale`` in a dtype and a memory format, in one pass and without a gradient."""
+    """``weight * scale`` in a dtype and a memory format, in one pass; without gradients enabled."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    weight = weight.detach()
     as_it_is = not channels_last or weight.shape[2:] == (1, 1)  # which is in either format
     if scale is not None and as_it_is and weight.dtype == scale.dtype == dtype:
         return weight * scale
@@ -230,8 +229,8 @@ class _FusedConv(torch.autograd.Function):
 class _ReLUOfOutput(torch.autograd.Function):
     """The gradient of a ReLU that has been applied.
 
-    On its own it lets go of the output and of the gradient that comes in before the convolution's
-    backward pass starts. In the largest feature map that is a seventh of a model's memory.
+    As a node of its own it lets go of the output and of the gradient that comes in before the
+    convolution's backward pass starts, which needs as much memory as these.
     """
 
     @staticmethod
