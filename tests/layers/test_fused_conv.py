@@ -99,6 +99,14 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(function, (*inputs, weight), fast_mode=True)
 
 
+def test_a_graph_that_is_kept_can_be_gone_through_again():
+    conv = layer()
+    x = numbers(23, 2, 4, 5, 6).requires_grad_()
+    y = conv_relu(conv, conv_relu(layer(kernel_size=1, padding=0), x)[:, :4])
+    grads = [torch.autograd.grad(y.sum(), [x, conv.weight], retain_graph=True) for _ in range(2)]
+    torch.testing.assert_close(*grads)
+
+
 @pytest.mark.parametrize("autocasts", [False, True])
 def test_it_keeps_what_the_backward_pass_needs_and_no_more(autocasts):
     """Input, output, weight and scale; nothing between convolution, norm and ReLU. As autocast
