@@ -99,14 +99,28 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(function, (*inputs, weight), fast_mode=True)
 
 
-def test_it_keeps_what_the_backward_pass_needs_and_no_more():
-    """Input, output, weight twice and scale; nothing between convolution, norm and ReLU."""
+def test_a_graph_that_is_kept_can_be_gone_through_again():
+    conv = layer()
+    x = numbers(23, 2, 4, 5, 6).requires_grad_()
+    y = conv_relu(conv, conv_relu(layer(kernel_size=1, padding=0), x)[:, :4])
+    grads = [torch.autograd.grad(y.sum(), [x, conv.weight], retain_graph=True) for _ in range(2)]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("autocasts", [False, True])
+def test_it_keeps_what_the_backward_pass_needs_and_no_more(autocasts):
+    """Input, output, weight and scale; nothing between convolution, norm and ReLU. As autocast
+    does, it keeps the copy of the weight in another dtype."""
     conv = layer(dtype=torch.float32)
     kept = []
     x = numbers(6, 2, 4, 16, 16).float().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()), lambda t: t):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()), lambda t: t),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts),
+    ):
         y = conv_relu(conv, x)
-    assert sorted(kept) == sorted([x.numel(), y.numel(), *[conv.weight.numel()] * 2, 6])
+    weights = [conv.weight.numel()] * (2 if autocasts else 1)
+    assert sorted(kept) == sorted([x.numel(), y.numel(), *weights, 6])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -278,6 +292,25 @@ def test_cuda_without_a_kernel(monkeypatch):
         assert len(_WITHOUT_KERNEL) == len(before) + 1
     finally:
         _WITHOUT_KERNEL.intersection_update(before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_cuda_needs_no_more_memory_than_an_ordinary_convolution(dtype):
+    conv = nn.Conv2d(64, 64, 3, padding=1).cuda().to(dtype)
+    fused = Conv2d(64, 64, 3, padding=1, activation=F.relu).cuda().to(dtype)
+
+    def peak(function):
+        x = numbers(22, 8, 64, 200, 200).to("cuda", dtype).requires_grad_()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        # The gradient is not held by anyone else.
+        (function(x) * 1).sum().backward()
+        return torch.cuda.max_memory_allocated() - before
+
+    peak(fused), peak(lambda x: F.relu_(conv(x)))  # cuDNN has loaded its kernels then.
+    bytes_of_map = 8 * 64 * 200 * 200 * dtype.itemsize
+    assert peak(fused) < peak(lambda x: F.relu_(conv(x))) + bytes_of_map / 4
 
 
 @pytest.mark.gpu
