@@ -14,6 +14,7 @@ import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
 
 # Code written for upstream imports this name from here.
 from detectron2.layers.wrappers import disable_torch_compiler
+from detectron2.utils.tracing import is_exporting
 
 __all__ = [
     "batched_nms",
@@ -102,7 +103,7 @@ _MOST_IN_PROGRAM = 2**16
 
 @torch.jit.unused
 def _exports_operator(boxes: torch.Tensor) -> bool:
-    return torch.compiler.is_exporting() and boxes.device.type in ("cpu", "cuda")
+    return is_exporting() and boxes.device.type in ("cpu", "cuda")
 
 
 def _nms_in_program(

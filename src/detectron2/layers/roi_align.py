@@ -6,7 +6,7 @@ from torchvision.ops import roi_align
 
 import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
 from detectron2._ops import forward_only
-from detectron2.utils.tracing import is_fx_tracing
+from detectron2.utils.tracing import is_exporting, is_fx_tracing
 
 __all__ = ["ROIAlign", "roi_align"]
 
@@ -18,7 +18,7 @@ def can_pool_natively(features: list[torch.Tensor]) -> bool:
     Graphs that leave the process (TorchScript, traces, exported programs) have torchvision's
     operator, which programs that read them know.
     """
-    return not (torch.jit.is_tracing() or torch.compiler.is_exporting() or is_fx_tracing()) and all(
+    return not (torch.jit.is_tracing() or is_exporting() or is_fx_tracing()) and all(
         x.is_floating_point() and x.device.type in ("cpu", "cuda") for x in features
     )
 
