@@ -26,8 +26,8 @@ from detectron2.modeling.roi_heads import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
-# All need padding to whole windows, for which the program is another one than without. Of stride 32,
-# all sides are even: PyTorch 2.10 tells that from the other case, too.
+# All need padding to whole windows: without it, the program is another one. Of stride 32, all sides
+# are even: PyTorch 2.10 tells that from the other case, too.
 IMAGES = [(2, 3, 128, 256), (3, 3, 256, 128), (2, 3, 320, 256)]
 FEATURES = [(2, 32, 16, 20), (3, 32, 24, 16), (4, 32, 20, 28)]
 # On the CPU, PyTorch chooses another convolution for 16 and fewer.
