@@ -118,6 +118,8 @@ def _report_failure(
     try:
         function(*args)
     except KeyboardInterrupt:
+        # PyTorch's handler raises when a process of a data loader ends, as they all do now.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sys.exit(128 + signal.SIGINT)
     except Exception:
         text, now = traceback.format_exc(), time.time()
