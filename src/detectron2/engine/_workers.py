@@ -107,7 +107,11 @@ def _run(
     args: tuple[Any, ...],
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _report_failure(failures, function, args)
+    try:
+        _report_failure(failures, function, args)
+    finally:
+        # PyTorch's handler raises when a process of a data loader ends, as they all may now.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _report_failure(
@@ -118,8 +122,6 @@ def _report_failure(
     try:
         function(*args)
     except KeyboardInterrupt:
-        # PyTorch's handler raises when a process of a data loader ends, as they all do now.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sys.exit(128 + signal.SIGINT)
     except Exception:
         text, now = traceback.format_exc(), time.time()
