@@ -194,6 +194,8 @@ def test_results(capsys):
         "val  bbox         AP 12.35 AP50 nan",
         "val  speed 2.00",
     ]
+    print_results({}, "test")
+    assert capsys.readouterr().out == "test  no metrics: there is no ground truth\n"
 
 
 def test_operators_are_right():
