@@ -1,10 +1,7 @@
 """Norms, against their formulas in float64; the synchronised one in two processes, too."""
 
 import copy
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ from detectron2.layers import (
     NaiveSyncBatchNorm,
     get_norm,
 )
-from detectron2.layers.batch_norm import LayerNorm
+from detectron2.layers.batch_norm import LayerNorm, joint_affine_maps
 
 CHANNELS = 5
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -401,22 +398,9 @@ def worker(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def synchronized(tmp_path_factory):
+def synchronized(run_in_two_processes):
     """What two processes saw, by rank."""
-    folder = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__, str(rank), str(folder)], env=environment
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(Path(folder, f"{rank}.pt")) for rank in range(2)]
+    return run_in_two_processes(__file__)
 
 
 def joint_statistics(x, mode):
@@ -538,3 +522,26 @@ def test_cuda_gives_what_the_cpu_gives(dtype, memory_format):
 
 if __name__ == "__main__":
     worker(int(sys.argv[1]), sys.argv[2])
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_joint_affine_maps(differ):
+    """They are those of each norm, bit by bit."""
+    norms = []
+    with torch.inference_mode():  # whose norms keep no maps, as while a graph is recorded
+        for channels in (3, 1, 8):
+            norm = FrozenBatchNorm2d(channels, eps=0.5 if differ and channels == 8 else 1e-5)
+            for x in norm.buffers():
+                x.uniform_(0.5, 2)
+            norms.append(norm)
+    dtypes = (torch.float32, torch.float16)
+    expected = [norm.scale_and_shift(dtype) for norm in norms for dtype in dtypes]
+    with joint_affine_maps(norms):
+        actual = [norm.scale_and_shift(dtype) for norm in norms for dtype in dtypes]
+    for a, b in zip(actual, expected, strict=True):
+        assert a[0].shape == b[0].shape
+        assert a[1].dtype == b[1].dtype
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[1], b[1])
+    shares = actual[0][0].untyped_storage().data_ptr() == actual[2][0].untyped_storage().data_ptr()
+    assert shares == (not differ)

@@ -3,7 +3,9 @@
 They take feature maps ``(N, C, H, W)`` and keep their memory format.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -69,9 +71,9 @@ class FrozenBatchNorm2d(nn.Module):
 
     def _scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``(C,)`` each, in float32 at least: the shift is a difference, often of large numbers."""
-        var = self.running_var.to(torch.promote_types(self.running_var.dtype, torch.float32))
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return scale, torch.addcmul(self.bias, self.running_mean, scale, value=-1)
+        return _scale_and_shift(
+            self.weight, self.bias, self.running_mean, self.running_var, self.eps
+        )
 
     @torch.jit.unused
     def scale_and_shift(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -97,6 +99,8 @@ class FrozenBatchNorm2d(nn.Module):
         # not go away before it does.
         graph = self.weight.is_cuda and torch.cuda.is_current_stream_capturing()
         if graph or any(tensor.is_inference() for tensor in tensors):
+            if _joint.maps is not None and self in _joint.maps:
+                return _joint.maps.get(self, dtype)
             scale, shift = self._scale_and_shift()
             return scale[:, None, None, None], shift.to(dtype)
         known = self._affine_map
@@ -188,6 +192,64 @@ class FrozenBatchNorm2d(nn.Module):
         if module.num_batches_tracked is not None:
             batch_norm.num_batches_tracked = module.num_batches_tracked.clone()
         return batch_norm.train(module.training)
+
+
+def _scale_and_shift(
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    var = running_var.to(torch.promote_types(running_var.dtype, torch.float32))
+    scale = weight * torch.rsqrt(var + eps)
+    return scale, torch.addcmul(bias, running_mean, scale, value=-1)
+
+
+class _JointMaps:
+    """The affine maps of many frozen norms with equal ``eps``, computed at once."""
+
+    def __init__(self, norms: Sequence[FrozenBatchNorm2d]) -> None:
+        sizes = [norm.num_features for norm in norms]
+        buffers = [
+            torch.cat([norm._buffers[name] for norm in norms])
+            for name in ("weight", "bias", "running_mean", "running_var")
+        ]
+        scale, shift = _scale_and_shift(*buffers, norms[0].eps)
+        self._places = {norm: i for i, norm in enumerate(norms)}
+        self._sizes = sizes
+        self._scales = scale[:, None, None, None].split(sizes)
+        self._shift = shift
+        self._shifts: dict[torch.dtype, Sequence[torch.Tensor]] = {}
+
+    def __contains__(self, norm: FrozenBatchNorm2d) -> bool:
+        return norm in self._places
+
+    def get(self, norm: FrozenBatchNorm2d, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`FrozenBatchNorm2d.scale_and_shift`."""
+        if dtype not in self._shifts:
+            self._shifts[dtype] = self._shift.to(dtype).split(self._sizes)
+        place = self._places[norm]
+        return self._scales[place], self._shifts[dtype][place]
+
+
+class _Joint(threading.local):
+    maps: _JointMaps | None = None
+
+
+_joint = _Joint()
+
+
+@contextmanager
+def joint_affine_maps(norms: Sequence[FrozenBatchNorm2d]) -> Iterator[None]:
+    """Within it, what a CUDA graph records of the affine maps of ``norms`` is a few kernels, and
+    not a few for each of them."""
+    kinds = {(x.eps, *(b.dtype for b in x._buffers.values() if b is not None)) for x in norms}
+    _joint.maps = _JointMaps(norms) if len(kinds) == 1 else None
+    try:
+        yield
+    finally:
+        _joint.maps = None
 
 
 def _replace(

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from detectron2.config.config import CfgNode
 from detectron2.layers.wrappers import move_device_like
+from detectron2.modeling._constants import box_limits
+from detectron2.modeling._graph_replay import ReplayedModel
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import build_backbone
 from detectron2.structures.image_list import ImageList
@@ -23,7 +24,7 @@ def move_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def pixel_statistic(values: Sequence[float]) -> torch.Tensor:
     """``(C, 1, 1)`` of C numbers, for a buffer."""
-    return torch.tensor(values).view(-1, 1, 1)
+    return torch.tensor(values, dtype=torch.get_default_dtype()).view(-1, 1, 1)
 
 
 def normalized_batch(
@@ -71,7 +72,13 @@ def output_size(sample: dict[str, Any], image_size: tuple[int, int]) -> tuple[in
     return sample.get("height", image_size[0]), sample.get("width", image_size[1])
 
 
-class ImageModel(nn.Module):
+def image_inputs(images: ImageList) -> list[torch.Tensor]:
+    """The batch and, ``(N, 1, 4)``, width and height of each image, twice: what a CUDA graph is
+    given."""
+    return [images.tensor, box_limits(images.image_sizes, torch.float32, images.tensor.device)]
+
+
+class ImageModel(ReplayedModel):
     """A model with a backbone that takes normalised images, padded into a batch."""
 
     def __init__(
@@ -114,13 +121,27 @@ class ImageModel(nn.Module):
 
     def preprocess_image(self, batched_inputs: list[dict[str, torch.Tensor]]) -> ImageList:
         """Normalise the images of a batch, and pad them with 0, which is the mean."""
+        size_divisibility, constraints = self._padding()
         return normalized_batch(
             [self._move_to_current_device(sample["image"]) for sample in batched_inputs],
             self.pixel_mean,
             self.pixel_std,
-            self.backbone.size_divisibility,
-            self.backbone.padding_constraints,
+            size_divisibility,
+            constraints,
         )
+
+    def _padding(self) -> tuple[int, dict[str, int]]:
+        """What the sizes of images are divisible by, and further constraints of them."""
+        return self.backbone.size_divisibility, self.backbone.padding_constraints
+
+    @torch.jit.unused
+    def _padded_maps(
+        self, batched_inputs: list[dict[str, torch.Tensor]], name: str, padding: float
+    ) -> torch.Tensor:
+        """Maps of the images ``(..., H_i, W_i)``, padded as those are, in a batch."""
+        maps = [self._move_to_current_device(sample[name]) for sample in batched_inputs]
+        size_divisibility, constraints = self._padding()
+        return ImageList.from_tensors(maps, size_divisibility, padding, constraints).tensor
 
     @torch.jit.unused
     def _of_inputs(

@@ -8,8 +8,8 @@ from torch import nn
 
 # Code written for upstream imports some of these names from here.
 from detectron2.layers import move_device_like
+from detectron2.modeling._graph_replay import ReplayedModel
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.meta_arch._dense_inference import DenseInference
 from detectron2.modeling.meta_arch._images import (
     ground_truth,
     move_like,
@@ -49,7 +49,7 @@ def permute_to_N_HWA_K(tensor: torch.Tensor, K: int) -> torch.Tensor:  # noqa: N
     return by_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
-class DenseDetector(DenseInference):
+class DenseDetector(ReplayedModel):
     """A backbone, and a head that predicts for each of the anchors on its feature maps.
 
     Subclasses define :meth:`forward_training` and ``forward_inference(images, features,
@@ -105,6 +105,10 @@ class DenseDetector(DenseInference):
             script returns the Instances themselves, in the pixels of the input.
         """
         images = self.preprocess_image(batched_inputs)
+        if not torch.jit.is_scripting() and not self.training:
+            replayed = self._replayed(images)
+            if replayed is not None:
+                return self._postprocess(replayed, batched_inputs, images)
         features = self.backbone(images.tensor)
         maps = [features[name] for name in self.head_in_features]
         predictions = self.head(maps)
@@ -114,11 +118,22 @@ class DenseDetector(DenseInference):
         if torch.jit.is_scripting():
             return results
         else:  # TorchScript leaves out what is in this branch.
-            sizes = [
-                output_size(x, size)
-                for x, size in zip(batched_inputs, images.image_sizes, strict=True)
-            ]
-            return [{"instances": x} for x in detector_postprocess_batch(results, sizes)]
+            return self._postprocess(results, batched_inputs, images)
+
+    @torch.jit.unused
+    def _postprocess(
+        self, results: list[Instances], batched_inputs: Any, images: Any
+    ) -> list[dict[str, Instances]]:
+        """Results in the size that each input asks for."""
+        sizes = [
+            output_size(x, size) for x, size in zip(batched_inputs, images.image_sizes, strict=True)
+        ]
+        return [{"instances": x} for x in detector_postprocess_batch(results, sizes)]
+
+    @torch.jit.unused
+    def _replayed(self, images: Any) -> list[Instances] | None:
+        """What ``forward_inference`` gives, by a CUDA graph; None if there is none."""
+        return None
 
     @torch.jit.unused
     def _losses(

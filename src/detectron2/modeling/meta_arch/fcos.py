@@ -17,15 +17,16 @@ from detectron2.modeling._labelling import pad_boxes
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import Box2BoxTransformLinear, _dense_box_regression_loss
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.modeling.meta_arch.retinanet import RetinaNetHead, focal_loss_of_levels
+from detectron2.modeling.meta_arch._one_stage import OneStageDetector
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector  # noqa: F401
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_point_box_distance
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import get_event_storage  # noqa: F401
 
 __all__ = ["FCOS", "FCOSHead", "batched_nms", "pairwise_point_box_distance"]
 
 
-class FCOS(DenseDetector):
+class FCOS(OneStageDetector):
     """A dense detector with one point, not anchors, at each location."""
 
     def __init__(
@@ -66,9 +67,19 @@ class FCOS(DenseDetector):
         pixel_std: of each channel, what is divided by.
         """
         super().__init__(
-            backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
+            backbone,
+            head,
+            head_in_features,
+            num_classes=num_classes,
+            focal_loss_alpha=focal_loss_alpha,
+            focal_loss_gamma=focal_loss_gamma,
+            test_score_thresh=test_score_thresh,
+            test_topk_candidates=test_topk_candidates,
+            test_nms_thresh=test_nms_thresh,
+            max_detections_per_image=max_detections_per_image,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
         )
-        self.num_classes = num_classes
         shapes = backbone.output_shape()
         strides = [shapes[name].stride for name in self.head_in_features]
         self.anchor_generator = DefaultAnchorGenerator(
@@ -78,12 +89,6 @@ class FCOS(DenseDetector):
             box2box_transform = Box2BoxTransformLinear(normalize_by_size=True)
         self.box2box_transform = box2box_transform
         self.center_sampling_radius = float(center_sampling_radius)
-        self.max_detections_per_image = max_detections_per_image
-        self.test_nms_thresh = test_nms_thresh
-        self.test_score_thresh = test_score_thresh
-        self.test_topk_candidates = test_topk_candidates
-        self.focal_loss_gamma = focal_loss_gamma
-        self.focal_loss_alpha = focal_loss_alpha
 
     @torch.jit.unused
     def forward_training(
@@ -177,14 +182,7 @@ class FCOS(DenseDetector):
             ``loss_fcos_cls``, the focal loss of all points; ``loss_fcos_loc``, the GIoU loss of
             the positives' boxes; ``loss_fcos_ctr``, binary cross-entropy of their centre-ness.
         """
-        labels = torch.stack(list(gt_labels))
-        is_positive = (labels >= 0) & (labels != self.num_classes)
-        num_positives = is_positive.sum()
-        get_event_storage().put_scalar("num_pos_anchors", num_positives / len(labels))
-        normalizer = self._ema_update("loss_normalizer", num_positives.clamp(min=1), 300)
-        loss_cls = focal_loss_of_levels(
-            pred_logits, labels, self.focal_loss_alpha, self.focal_loss_gamma
-        )
+        loss_cls, is_positive, normalizer = self._class_loss(pred_logits, gt_labels, 300)
         loss_box_reg = _dense_box_regression_loss(
             anchors,
             self.box2box_transform,
@@ -227,64 +225,21 @@ class FCOS(DenseDetector):
         vertical = torch.min(top, bottom) / torch.max(top, bottom)
         return torch.sqrt(horizontal * vertical)
 
-    def forward_inference(
-        self,
-        images: ImageList,
-        features: list[torch.Tensor],
-        predictions: list[list[torch.Tensor]],
-    ) -> list[Instances]:
-        """Detect; see :meth:`inference_single_image` for the results.
-
-        Args:
-            images: N images; only their sizes count.
-            features: of each level, ``(N, C, H_i, W_i)``.
-            predictions: what the head gives of them.
-        """
-        pred_logits, pred_anchor_deltas, pred_centerness = self._transpose_dense_predictions(
+    def _ranks_and_deltas(
+        self, predictions: list[list[torch.Tensor]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Of each level and in the order of the anchors, scores ``(N, R_i, K)``, the geometric mean
+        of those of the class and of the centre-ness, and deltas ``(N, R_i, 4)``."""
+        logits, deltas, centerness = self._transpose_dense_predictions(
             predictions, [self.num_classes, 4, 1]
         )
-        anchors = self.anchor_generator(features)
-        # The geometric mean of class score and centre-ness.
         scores: list[torch.Tensor] = []
-        for logits, centerness in zip(pred_logits, pred_centerness):  # noqa: B905
-            scores.append(torch.sqrt(logits.float().sigmoid() * centerness.float().sigmoid()))
-        if not torch.jit.is_scripting() and self._detects_at_once():
-            return self._detect(
-                anchors, scores, pred_anchor_deltas, images.image_sizes, torch.Tensor.float
-            )
-        results: list[Instances] = []
-        for i, image_size in enumerate(images.image_sizes):
-            of_image = [x[i] for x in scores]
-            deltas = [x[i] for x in pred_anchor_deltas]
-            results.append(self.inference_single_image(anchors, of_image, deltas, image_size))
-        return results
+        for of_class, of_centre in zip(logits, centerness):  # noqa: B905
+            scores.append(torch.sqrt(of_class.float().sigmoid() * of_centre.float().sigmoid()))
+        return scores, deltas
 
-    @torch.jit.unused
-    def _detects_at_once(self) -> bool:
-        """Neither in a trace, which must hold for any number of detections, nor where a subclass
-        has its own way for single images."""
-        is_own = type(self).inference_single_image is not FCOS.inference_single_image
-        return not (is_own or torch.jit.is_tracing())
-
-    def inference_single_image(
-        self,
-        anchors: list[Boxes],
-        box_cls: list[torch.Tensor],
-        box_delta: list[torch.Tensor],
-        image_size: tuple[int, int],
-    ) -> Instances:
-        """Detect in one image.
-
-        Args:
-            anchors: of each level, ``R_i``.
-            box_cls: of each level, scores ``(R_i, K)``.
-            box_delta: of each level, ``(R_i, 4)``.
-            image_size: (height, width).
-
-        Returns:
-            ``pred_boxes``, clipped to the image, ``scores`` and ``pred_classes``, the best first.
-        """
-        return self._detect_single_image(anchors, box_cls, box_delta, image_size)
+    def _to_scores(self, ranks: torch.Tensor) -> torch.Tensor:
+        return ranks
 
 
 class FCOSHead(RetinaNetHead):

@@ -139,9 +139,8 @@ class PanopticFPN(GeneralizedRCNN):
             pixels of the input, without ``do_postprocess``.
         """
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
+        features, proposals = self._features_and_proposals(images, batched_inputs)
         sem_seg_logits = self.sem_seg_head(features, None)[0]
-        proposals = self.proposal_generator(images, features, None)[0]
         detections = self.roi_heads(images, features, proposals, None)[0]
         if not do_postprocess:
             return detections, sem_seg_logits
@@ -162,3 +161,7 @@ class PanopticFPN(GeneralizedRCNN):
             )
             results.append({"sem_seg": sem_seg, "instances": instances, "panoptic_seg": panoptic})
         return results
+
+    @torch.jit.unused
+    def _feature_consumers(self) -> list[nn.Module]:
+        return [self.roi_heads, self.sem_seg_head]

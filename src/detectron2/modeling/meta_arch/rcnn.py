@@ -13,10 +13,11 @@ from detectron2.config.config import CfgNode, configurable
 from detectron2.layers.wrappers import move_device_like
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import build_backbone
-from detectron2.modeling.meta_arch._images import ImageModel, output_size
+from detectron2.modeling.meta_arch._images import ImageModel, image_inputs, output_size
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess, detector_postprocess_batch
 from detectron2.modeling.proposal_generator.build import build_proposal_generator
+from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.modeling.roi_heads.roi_heads import build_roi_heads
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
@@ -174,20 +175,62 @@ class GeneralizedRCNN(ImageModel):
         """
         assert not self.training, "inference is for evaluation mode only"
         images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
         if detected_instances is not None:
+            features = self.backbone(images.tensor)
             given = [x.to(self.device) for x in detected_instances]
             results = self.roi_heads.forward_with_given_boxes(features, given)
         else:
-            if self.proposal_generator is None:
-                proposals = self._given_proposals(batched_inputs)
-            else:
-                proposals = self.proposal_generator(images, features, None)[0]
+            features, proposals = self._features_and_proposals(images, batched_inputs)
             results = self.roi_heads(images, features, proposals, None)[0]
         if do_postprocess:
             assert not torch.jit.is_scripting(), "scripted models have no post-processing"
             return self._postprocess(results, batched_inputs, images.image_sizes)
         return results
+
+    # Without a return type: TorchScript knows neither of two.
+    def _features_and_proposals(
+        self, images: ImageList, batched_inputs: list[dict[str, torch.Tensor]]
+    ):
+        """Feature maps by name and proposals of each image, in evaluation mode."""
+        if not torch.jit.is_scripting():
+            replayed = self._replayed(images)
+            if replayed is not None:
+                return replayed
+        features = self.backbone(images.tensor)
+        if self.proposal_generator is None:
+            return features, self._given_proposals(batched_inputs)
+        return features, self.proposal_generator(images, features, None)[0]
+
+    @torch.jit.unused
+    def _replayed(
+        self, images: ImageList
+    ) -> tuple[dict[str, torch.Tensor], list[Instances]] | None:
+        """The same by a CUDA graph, to be used up before the next; None if there is none."""
+        if type(self.proposal_generator) is not RPN or not self._may_replay(images.tensor):
+            return None
+        computed = self.graph_replay(
+            self._compute_features_and_proposals,
+            image_inputs(images),
+            [self.backbone, self.proposal_generator],
+            self._feature_consumers(),
+        )
+        if computed is None:
+            return None
+        features, proposals = computed
+        return features, proposals.to_instances(images.image_sizes)
+
+    @torch.jit.unused
+    def _feature_consumers(self) -> list[nn.Module]:
+        """The modules that features and proposals are given to."""
+        return [self.roi_heads]
+
+    @torch.jit.unused
+    def _compute_features_and_proposals(
+        self, batch: torch.Tensor, limits: torch.Tensor
+    ) -> tuple[Any, list[torch.Tensor]]:
+        features = self.backbone(batch)
+        proposals, anchors = self.proposal_generator.propose_on_device(features, limits)
+        return (features, proposals), anchors
 
     @staticmethod
     def _postprocess(

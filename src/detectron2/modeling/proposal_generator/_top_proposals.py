@@ -56,17 +56,61 @@ def gather_boxes(boxes: list[torch.Tensor], candidates: Candidates) -> torch.Ten
     return take(cat(boxes, dim=1), candidates.indices)
 
 
-def _clipped(boxes: torch.Tensor, image_sizes: list[tuple[int, int]]) -> torch.Tensor:
-    """Boxes ``(N, C, 4 or 5)``, clipped to their images."""
-    if boxes.size(2) == 4:
-        upper = box_limits(image_sizes, boxes.dtype, boxes.device)
-        return boxes.clamp(min=0).minimum(upper)
+def _clipped_rotated(boxes: torch.Tensor, image_sizes: list[tuple[int, int]]) -> torch.Tensor:
+    """Boxes ``(N, C, 5)``, clipped to their images."""
     clipped = []
     for of_image, size in zip(boxes, image_sizes, strict=True):
         rotated = RotatedBoxes(of_image)
         rotated.clip(size)
         clipped.append(rotated.tensor)
     return torch.stack(clipped)
+
+
+@dataclass
+class TopProposals:
+    """Proposals of N images, of each by descending score.
+
+    Attributes:
+        boxes: ``(N, K, 4)``, or 5 for rotated ones.
+        logits: ``(N, K)``.
+        counts: ``(N,)``: how many of each image there are; what is behind them is none.
+        num_bad: ``(N,)``: how many candidates were infinite or NaN; None if nobody asked.
+    """
+
+    boxes: torch.Tensor
+    logits: torch.Tensor
+    counts: torch.Tensor
+    num_bad: torch.Tensor | None = None
+
+    def to_instances(self, image_sizes: list[tuple[int, int]]) -> list[Instances]:
+        """Instances with ``proposal_boxes`` and ``objectness_logits``, which are views of these.
+
+        Waits for the device.
+
+        Args:
+            image_sizes: (height, width) of the N images.
+
+        Raises:
+            FloatingPointError: a candidate was infinite or NaN.
+        """
+        # What the host has to know, in one transfer.
+        if self.num_bad is None:
+            counts = self.counts.tolist()
+        else:
+            counts, num_bad = torch.stack([self.counts, self.num_bad]).tolist()
+            if sum(num_bad) > 0:
+                raise FloatingPointError(
+                    f"{sum(num_bad)} of the best-scored boxes, or their scores, are infinite or "
+                    f"NaN: the training has diverged"
+                )
+        kind = Boxes if self.boxes.size(2) == 4 else RotatedBoxes
+        results = []
+        for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
+            instances = Instances(image_size)
+            instances.proposal_boxes = kind(self.boxes[i, 0:count])
+            instances.objectness_logits = self.logits[i, 0:count]
+            results.append(instances)
+        return results
 
 
 def select_proposals(
@@ -89,10 +133,41 @@ def select_proposals(
         min_box_size: as there.
         training: as there.
     """
+    if boxes.size(2) == 4:
+        clipped = clip(boxes, box_limits(image_sizes, boxes.dtype, boxes.device))
+    else:
+        clipped = _clipped_rotated(boxes, image_sizes)
+    top = top_proposals(
+        boxes, clipped, candidates, nms_thresh, post_nms_topk, min_box_size, training
+    )
+    return top.to_instances(image_sizes)
+
+
+def clip(boxes: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+    """Boxes ``(N, C, 4)`` between 0 and ``limits``, ``(N, 1, 4)``."""
+    return boxes.clamp(min=0).minimum(limits)
+
+
+def top_proposals(
+    boxes: torch.Tensor,
+    clipped: torch.Tensor,
+    candidates: Candidates,
+    nms_thresh: float,
+    post_nms_topk: int,
+    min_box_size: float,
+    training: bool,
+) -> TopProposals:
+    """:func:`select_proposals` without waiting for the device.
+
+    Args:
+        boxes: as there.
+        clipped: the boxes, clipped to their images.
+        candidates: as there, like what follows.
+    """
     logits = candidates.logits.flatten(1)
     exist = candidates.exist.expand_as(candidates.logits).flatten(1)
     is_finite = torch.isfinite(logits) & torch.isfinite(boxes).all(dim=2)
-    boxes = _clipped(boxes, image_sizes)
+    boxes = clipped
     sides = boxes[..., 2:] - boxes[..., :2] if boxes.size(2) == 4 else boxes[..., 2:4]
     is_valid = exist & is_finite & (sides > min_box_size).all(dim=2)
 
@@ -102,23 +177,6 @@ def select_proposals(
     kept = kept.view_as(is_valid)
     size = torch.sym_min(post_nms_topk, kept.size(1))
     best_logits, best = torch.where(kept, logits, -torch.inf).topk(size, dim=1)
-    best_boxes = take(boxes, best)
-
-    # What the host has to know, in one transfer.
-    numbers = [kept.sum(dim=1).clamp(max=size)]
-    if training:
-        numbers.append((exist & ~is_finite).sum(dim=1))
-    counts, *num_bad = torch.stack(numbers).tolist()
-    if training and sum(num_bad[0]) > 0:
-        raise FloatingPointError(
-            f"{sum(num_bad[0])} of the best-scored boxes, or their scores, are infinite or NaN: "
-            f"the training has diverged"
-        )
-    kind = Boxes if boxes.size(2) == 4 else RotatedBoxes
-    results = []
-    for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
-        instances = Instances(image_size)
-        instances.proposal_boxes = kind(best_boxes[i, 0:count])
-        instances.objectness_logits = best_logits[i, 0:count]
-        results.append(instances)
-    return results
+    counts = kept.sum(dim=1).clamp(max=size)
+    num_bad = (exist & ~is_finite).sum(dim=1) if training else None
+    return TopProposals(take(boxes, best), best_logits, counts, num_bad)

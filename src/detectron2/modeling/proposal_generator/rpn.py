@@ -18,9 +18,13 @@ from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator._top_proposals import (
+    Candidates,
+    TopProposals,
+    clip,
     gather_boxes,
     select_proposals,
     top_candidates,
+    top_proposals,
 )
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
@@ -350,16 +354,7 @@ class RPN(nn.Module):
             For each image ``proposal_boxes`` and ``objectness_logits``, the best first, without
             gradients; and, in training, the losses by name.
         """
-        maps = [features[name] for name in self.in_features]
-        anchors = self.anchor_generator(maps)
-        logits, deltas = self.rpn_head(maps)
-        # In the order of the anchors.
-        logits = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
-        box_dim = self.anchor_generator.box_dim
-        deltas = [
-            x.unflatten(1, [x.shape[1] // box_dim, box_dim]).permute(0, 3, 4, 1, 2).flatten(1, 3)
-            for x in deltas
-        ]
+        anchors, logits, deltas = self._predict(features)
         losses: dict[str, torch.Tensor] = {}
         if not torch.jit.is_scripting() and self.training:
             assert gt_instances is not None, "RPN needs gt_instances in training, got None"
@@ -367,6 +362,22 @@ class RPN(nn.Module):
             losses = self.losses(anchors, logits, gt_labels, deltas, gt_boxes)
         proposals = self.predict_proposals(anchors, logits, deltas, images.image_sizes)
         return proposals, losses
+
+    def _predict(
+        self, features: dict[str, torch.Tensor]
+    ) -> tuple[list[Boxes], list[torch.Tensor], list[torch.Tensor]]:
+        """Anchors of each level, and, in their order, logits ``(N, R_i)`` and deltas
+        ``(N, R_i, box_dim)``."""
+        maps = [features[name] for name in self.in_features]
+        anchors = self.anchor_generator(maps)
+        logits, deltas = self.rpn_head(maps)
+        logits = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
+        box_dim = self.anchor_generator.box_dim
+        deltas = [
+            x.unflatten(1, [x.shape[1] // box_dim, box_dim]).permute(0, 3, 4, 1, 2).flatten(1, 3)
+            for x in deltas
+        ]
+        return anchors, logits, deltas
 
     def predict_proposals(
         self,
@@ -423,9 +434,7 @@ class RPN(nn.Module):
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """The same; only those anchors are moved that are among the best."""
-        candidates = top_candidates(logits, self.pre_nms_topk[self.training])
-        best_anchors = cat([boxes.tensor for boxes in anchors])[candidates.indices]
-        boxes = self.box2box_transform.apply_deltas(gather_boxes(deltas, candidates), best_anchors)
+        candidates, boxes = self._move_best(anchors, logits, deltas)
         return select_proposals(
             boxes,
             candidates,
@@ -435,3 +444,40 @@ class RPN(nn.Module):
             self.min_box_size,
             self.training,
         )
+
+    @torch.jit.unused
+    def _move_best(
+        self, anchors: list[Boxes], logits: list[torch.Tensor], deltas: list[torch.Tensor]
+    ) -> tuple[Candidates, torch.Tensor]:
+        """The best anchors of each level, and the boxes that they become."""
+        candidates = top_candidates(logits, self.pre_nms_topk[self.training])
+        best_anchors = cat([boxes.tensor for boxes in anchors])[candidates.indices]
+        deltas = gather_boxes(deltas, candidates)
+        return candidates, self.box2box_transform.apply_deltas(deltas, best_anchors)
+
+    @torch.jit.unused
+    def propose_on_device(
+        self, features: dict[str, torch.Tensor], limits: torch.Tensor
+    ) -> tuple[TopProposals, list[torch.Tensor]]:
+        """What :meth:`forward` does in evaluation mode, without waiting for the device; of `RPN`
+        itself, not of subclasses.
+
+        Args:
+            features: as there.
+            limits: ``(N, 1, 4)``, width and height of each image, twice.
+
+        Returns:
+            The proposals, and the anchors, of each level ``(R_i, 4)``.
+        """
+        anchors, logits, deltas = self._predict(features)
+        candidates, boxes = self._move_best(anchors, logits, deltas)
+        proposals = top_proposals(
+            boxes,
+            clip(boxes, limits.to(boxes.dtype)),
+            candidates,
+            self.nms_thresh,
+            self.post_nms_topk[False],
+            self.min_box_size,
+            False,
+        )
+        return proposals, [x.tensor for x in anchors]

@@ -1,0 +1,127 @@
+"""Functions recorded as CUDA graphs."""
+
+import gc
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+# Of all threads, one records at a time: PyTorch's allocator is then in a state of its own.
+_recording = threading.Lock()
+
+
+class CudaGraph:
+    """What a function of tensors does on the device, for tensors of the same form, recorded.
+
+    The function must not wait for the device. What it returns is computed anew, in the same place,
+    at every :meth:`replay`.
+
+    Attributes:
+        outputs: what the function computes.
+        read: the tensors that it says it has read.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], inputs: Sequence[torch.Tensor], lane: "Lane"
+    ) -> None:
+        """Record, and compute nothing.
+
+        Args:
+            function: called with tensors like ``inputs``; gives what it computes, and a list of
+                other tensors that it read. It must have been called before, so that algorithms
+                are chosen and kernels loaded.
+            inputs: on one device.
+            lane: of the stream that it is to be replayed on.
+        """
+        self._inputs = [torch.empty_strided(x.shape, x.stride(), **_kind(x)) for x in inputs]
+        if not _is_in_common_pool(self._inputs[0]):
+            # Of what is recorded, too, which could not know when it is given to others.
+            raise RuntimeError("memory comes from a pool that someone has chosen")
+        self._graph = torch.cuda.CUDAGraph()
+        with _recording, _without_garbage_collection(), torch.cuda.stream(lane.side_stream):
+            # What autocast has cached would not outlive the context; nor would what it caches now.
+            torch.clear_autocast_cache()
+            try:
+                self.outputs, self.read = self._record(function, lane)
+            finally:
+                torch.clear_autocast_cache()
+
+    def _record(self, function: Callable[..., Any], lane: "Lane") -> Any:
+        with _generator_of_its_own(self._inputs[0].device):
+            self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
+        try:
+            outputs = function(*self._inputs)
+        except BaseException:
+            with suppress(RuntimeError):
+                self._end(lane)
+            raise
+        self._end(lane)
+        return outputs
+
+    def _end(self, lane: "Lane") -> None:
+        try:
+            self._graph.capture_end()
+        except RuntimeError:
+            # Something has waited for the device. PyTorch's allocator is left as it is while
+            # something is recorded, in releases that do not see to it.
+            device = torch.cuda.current_device()
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(device, lane.pool)
+                torch._C._cuda_releasePool(device, lane.pool)
+            raise
+
+    def replay(self, inputs: Sequence[torch.Tensor]) -> None:
+        """Compute :attr:`outputs` of ``inputs``, on the current stream."""
+        for own, x in zip(self._inputs, inputs, strict=True):
+            own.copy_(x)
+        self._graph.replay()
+
+
+class Lane:
+    """What the graphs of one stream and one thread share: the memory that they compute in, which
+    is theirs one after the other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        self.side_stream = torch.cuda.Stream(device)
+
+
+def _kind(x: torch.Tensor) -> dict[str, Any]:
+    return {"dtype": x.dtype, "device": x.device}
+
+
+def _is_in_common_pool(x: torch.Tensor) -> bool:
+    for segment in torch.cuda.memory_snapshot():
+        start = segment["address"]
+        if start <= x.data_ptr() < start + segment["total_size"]:
+            return segment["segment_pool_id"] == (0, 0)
+    return False
+
+
+@contextmanager
+def _generator_of_its_own(device: torch.device):
+    """A graph that begins meanwhile takes no part in the random numbers of others.
+
+    They could not be drawn, in any thread, while it is recorded. It draws none itself.
+    """
+    default = torch.cuda.default_generators[device.index]
+    state = default.graphsafe_get_state()
+    default.graphsafe_set_state(torch.Generator(device))
+    try:
+        yield
+    finally:
+        default.graphsafe_set_state(state)
+
+
+@contextmanager
+def _without_garbage_collection():
+    """Tensors of others must not be given back to the device meanwhile."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
