@@ -77,6 +77,34 @@ def test_the_cpu_where_there_is_no_gpu(monkeypatch, capsys):
     assert device_of(load_config(arguments(FASTER_RCNN, device=None), trained=False)) == "cuda"
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "--device gpu: there is no such kind"),
+        ("cuda:3", r"--device cuda:3: PyTorch finds no CUDA device"),
+    ],
+)
+def test_devices_that_are_not_there(device, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match=message):
+        load_config(arguments(FASTER_RCNN, device=device), trained=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "MODEL: [a", "ParserError: while parsing a flow sequence"),
+        ("a.py", "x = (", "SyntaxError: '\\(' was never closed"),
+        ("a.py", "import no_such_module", "No module named 'no_such_module'"),
+        ("a.py", "model = 1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_broken_configurations_are_named(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=rf"--config .*{name}: {message}"):
+        load_config(arguments(tmp_path / name), trained=False)
+
+
 def test_folders_without_a_configuration(tmp_path):
     with pytest.raises(UsageError, match=r"no config\.yaml"):
         load_config(arguments(tmp_path), trained=True)
@@ -100,8 +128,28 @@ def test_inputs(tmp_path):
         find_inputs([str(tmp_path / "empty")])
     with pytest.raises(UsageError, match="neither an image nor a video"):
         find_inputs([str(tmp_path / "notes.txt")])
-    with pytest.raises(UsageError, match=r"broken\.png cannot be read"):
+    with pytest.raises(UsageError, match=r"^cannot read the image .*broken\.png': Unidentified"):
         list(read_inputs([str(tmp_path / "broken.png")]))
+
+
+def test_images_of_every_kind(tmp_path):
+    """8 bits, BGR and upright, whatever the file has."""
+    rows = np.arange(0, 240, 40, dtype=np.uint8)[:, None]
+    grey = Image.fromarray(np.repeat(rows, 4, axis=1))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    folder = tmp_path / "ein Ordner ü 写真"
+    folder.mkdir()
+    grey.save(folder / "grey é.png")
+    grey.convert("RGBA").save(folder / "rgba.png")
+    Image.fromarray(rows.astype(np.uint16).repeat(4, axis=1) * 257).save(folder / "deep.png")
+    grey.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=turned)
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    images = {image.name: image.pixels for image in read_inputs(find_inputs([str(folder)]))}
+    assert images.pop("one").shape == (1, 1, 3)
+    assert len(images) == 4
+    for name, pixels in images.items():
+        assert np.array_equal(pixels, np.repeat(np.asarray(grey)[..., None], 3, axis=2)), name
 
 
 def test_videos(tmp_path, monkeypatch):
@@ -146,6 +194,8 @@ def test_results(capsys):
         "val  bbox         AP 12.35 AP50 nan",
         "val  speed 2.00",
     ]
+    print_results({}, "test")
+    assert capsys.readouterr().out == "test  no metrics: there is no ground truth\n"
 
 
 def test_operators_are_right():

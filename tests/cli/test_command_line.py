@@ -92,6 +92,19 @@ def test_traceback_is_shown_if_asked_for(run):
         run("data", "check", "no_such_set", "--traceback")
 
 
+def test_one_process_of_torchrun_speaks(run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        outcome = run("train", "--help")
+        assert (outcome.status, bool(outcome.out)) == (0, rank == "0")
+        for arguments in (["train"], ["train", "--config", "no.yaml"], ["info", "--no-test"]):
+            outcome = run(*arguments)
+            assert (outcome.status, bool(outcome.err)) == (2, rank == "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert "info runs in one process, but torchrun has started 2" in run("info").err
+
+
 def test_other_errors_have_status_1(run, monkeypatch):
     def fail(*_):
         raise TypeError("first line\n  second line")

@@ -116,10 +116,10 @@ def make_detector(kind, seed=0):
 
 
 @functools.lru_cache
-def exported_detector(kind):
+def exported_detector(kind, device="cpu"):
     """A detector and its program, which takes one image: made once, and not to be changed."""
-    model = make_detector(kind)
-    return model, export_program(model, [{"image": image(SIZES[0])}])
+    model = make_detector(kind).to(device)
+    return model, export_program(model, [{"image": image(SIZES[0]).to(device)}])
 
 
 def image(size, seed=0):

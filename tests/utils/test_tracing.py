@@ -8,6 +8,7 @@ from torch import nn
 
 from detectron2.utils.tracing import (
     assert_fx_safe,
+    is_exporting,
     is_fx_tracing,
     is_fx_tracing_legacy,
     tracing_current_exists,
@@ -50,3 +51,19 @@ def test_inside_of_a_trace(caplog: pytest.LogCaptureFixture) -> None:
         torch.fx.symbolic_trace(Looking())
     assert seen == [(True, True)]
     assert not caplog.records
+
+
+class Exported(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if is_exporting() else x - 1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_exporting_is_not_compiling() -> None:
+    x = torch.zeros(2)
+    torch._dynamo.reset()
+    for model in (Exported(), torch.compile(Exported(), backend="eager", fullgraph=True)):
+        assert model(x).tolist() == [-1, -1]
+    for strict in (True, False):
+        program = torch.export.export(Exported(), (x,), strict=strict)
+        assert program.module()(x).tolist() == [1, 1]

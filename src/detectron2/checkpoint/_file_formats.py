@@ -61,7 +61,9 @@ def read_torch(filename: str) -> Any:
         raise
     except Exception as error:
         # What is no pickle can fail anywhere.
-        raise RuntimeError(f"{filename} is damaged, or no PyTorch file: {error}") from error
+        raise RuntimeError(
+            f"{filename} is damaged, or no PyTorch file: {type(error).__name__}: {error}"
+        ) from error
 
 
 def from_pycls(data: Any, filename: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from detectron2.cli._datasets import config_functions, prepare
-from detectron2.cli._errors import UsageError
+from detectron2.cli._errors import UsageError, one_line
 from detectron2.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -94,15 +94,16 @@ def _load(source: _Source, add_keys: Sequence[Callable[[Any], None]]) -> CfgNode
 
     if not source.file.endswith((".yaml", ".yml", ".py")):
         raise UsageError(f"--config {source.file}: the name must end in .yaml, .yml or .py")
-    if source.file.endswith(".py") or _holds_lazy_calls(source.file):
-        return LazyConfig.load(source.file)
     cfg = get_cfg()
     for add in add_keys:
         add(cfg)
     try:
+        if source.file.endswith(".py") or _holds_lazy_calls(source.file):
+            return LazyConfig.load(source.file)
         cfg.merge_from_file(source.file)
-    except (KeyError, ValueError) as error:
-        raise UsageError(f"{source.file}: {error.args[0]}") from error
+    except Exception as error:
+        # Python files are free to raise anything.
+        raise UsageError(f"--config {source.file}: {one_line(error)}") from error
     return cfg
 
 
@@ -178,7 +179,20 @@ def _set_device(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> None:
             device = "cpu"
             say("PyTorch finds no CUDA device: using the CPU")
     if device is not None:
+        _check_device(device)
         _set(cfg, device, model_key="DEVICE", train_key="device")
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: there is no such kind of device") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count() or "no"
+        raise UsageError(f"--device {name}: PyTorch finds {found} CUDA device(s)")
 
 
 def device_of(cfg: CfgNode | DictConfig) -> str:

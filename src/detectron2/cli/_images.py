@@ -87,10 +87,12 @@ def _read(file: str) -> np.ndarray:
     try:
         return read_image(file, format="BGR")
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+        raise UsageError(str(error)) from error
 
 
 def _frames(file: str) -> Iterator[np.ndarray]:
+    # Decoders would say in their words, too, what is told here.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2
     except ImportError as error:

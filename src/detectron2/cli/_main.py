@@ -9,11 +9,13 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import IO
 
 import detectron2
 from detectron2.cli._errors import UsageError, one_line
 
 COMMANDS = ("info", "data", "train", "eval", "predict", "export", "analyze", "benchmark")
+_OF_SEVERAL_PROCESSES = ("train", "eval", "benchmark")
 
 _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.\[\]$-]*=.*", re.DOTALL)
 
@@ -62,11 +64,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _speaks() -> bool:
+    """Whether this process tells the user what all of torchrun's on this machine have to say."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def _parser_class() -> type[argparse.ArgumentParser]:
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> None:
             # One line: the usage of some commands has a dozen.
             self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+        def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+            if _speaks():
+                super()._print_message(message, file)
 
     return Parser
 
@@ -106,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     _hide_warnings_of_libraries()
     try:
+        _check_processes(args.command)
         return args.run(args) or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -117,8 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.traceback:
             raise
-        print(f"{args.parser.prog}: error: {one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        is_usage = isinstance(error, UsageError)
+        if _speaks() or not is_usage:
+            print(f"{args.parser.prog}: error: {one_line(error)}", file=sys.stderr)
+        return 2 if is_usage else 1
+
+
+def _check_processes(command: str) -> None:
+    count = os.environ.get("WORLD_SIZE", "1")
+    if command not in _OF_SEVERAL_PROCESSES and count != "1":
+        raise UsageError(f"{command} runs in one process, but torchrun has started {count}")
 
 
 def _hide_warnings_of_libraries() -> None:

@@ -155,7 +155,9 @@ def _terminal_handlers() -> list[logging.Handler]:
 
 
 def print_results(results: Mapping[str, Any], dataset: str) -> None:
-    """Print metrics: a line a task, ``bbox  AP 37.9  AP50 58.8  …``, and classes below."""
+    """Print metrics: a line a task, ``bbox  AP 37.9  AP50 58.8  …``."""
+    if not results:
+        print(f"{dataset}  no metrics: there is no ground truth")
     for task, metrics in results.items():
         if not isinstance(metrics, Mapping):
             print(f"{dataset}  {task} {_number(metrics)}")

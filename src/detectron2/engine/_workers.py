@@ -107,7 +107,11 @@ def _run(
     args: tuple[Any, ...],
 ) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _report_failure(failures, function, args)
+    try:
+        _report_failure(failures, function, args)
+    finally:
+        # PyTorch's handler raises when a process of a data loader ends, as they all may now.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _report_failure(

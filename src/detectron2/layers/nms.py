@@ -14,6 +14,7 @@ import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
 
 # Code written for upstream imports this name from here.
 from detectron2.layers.wrappers import disable_torch_compiler
+from detectron2.utils.tracing import is_exporting
 
 __all__ = [
     "batched_nms",
@@ -110,7 +111,7 @@ def _has_operator(boxes: torch.Tensor) -> bool:
     if boxes.device.type not in ("cpu", "cuda"):
         return False
     if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting()
+        return is_exporting()
     return boxes.size(0) <= _FEW
 
 
@@ -120,7 +121,7 @@ def _nms_of_pairs(
 ) -> torch.Tensor:
     """:func:`batched_nms` by an operator that knows of classes and compares all pairs; of the best
     boxes, where there are more than fit."""
-    if not torch.compiler.is_exporting():  # ONNX has no NMS in float64.
+    if not is_exporting():  # ONNX has no NMS in float64.
         boxes = _within_reach(boxes)
     order = scores.sort(descending=True, stable=True).indices[0:_MOST_IN_PROGRAM]
     sorted_boxes = boxes[order][None]

@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from detectron2._ops.roi_align import roi_align_forward
-from detectron2.utils.tracing import is_fx_tracing
+from detectron2.utils.tracing import is_exporting, is_fx_tracing
 
 __all__ = ["ROIAlign", "roi_align"]
 
@@ -17,7 +17,7 @@ def can_pool_natively(features: list[torch.Tensor]) -> bool:
     Graphs that leave the process (TorchScript, traces, exported programs) have torchvision's
     operator, which programs that read them know.
     """
-    return not (torch.jit.is_tracing() or torch.compiler.is_exporting() or is_fx_tracing()) and all(
+    return not (torch.jit.is_tracing() or is_exporting() or is_fx_tracing()) and all(
         x.is_floating_point() and x.device.type in ("cpu", "cuda") for x in features
     )
 
@@ -127,17 +127,20 @@ class ROIAlign(nn.Module):
             features = input.float()
         # For boxes that are not finite torchvision reads out of bounds on the CPU, and it takes any
         # number of adaptive samples in large ones. Beyond the features all samples are 0.
-        reach = (input.shape[2] + input.shape[3] + 4096) / self.spatial_scale
         is_finite = torch.isfinite(rois).all(dim=1, keepdim=True)
         rois = rois.to(dtype=features.dtype)
-        index = torch.where(is_finite, rois[:, :1], 0.0)
-        boxes = torch.where(is_finite, rois[:, 1:].clamp(-reach, reach), -reach)
+        reach = torch.full_like(rois, (input.shape[2] + input.shape[3] + 4096) / self.spatial_scale)
+        # No concatenation: on CUDA, TorchScript's fuser makes int32 of one that is empty.
+        is_index = torch.arange(5, device=rois.device) == 0
+        inside = torch.where(is_index, rois, torch.minimum(torch.maximum(rois, -reach), reach))
+        outside = torch.where(is_index, torch.zeros_like(rois), -reach)
+        rois = torch.where(is_finite, inside, outside)
         if self.sampling_ratio <= 0 and not rois.is_cuda:
             # A negative side has no adaptive samples on CUDA, and a negative number on the CPU.
-            boxes = torch.cat([boxes[:, :2], torch.max(boxes[:, :2], boxes[:, 2:])], dim=1)
+            rois = torch.cat([rois[:, :3], torch.maximum(rois[:, 1:3], rois[:, 3:])], dim=1)
         pooled = roi_align(
             features,
-            torch.cat([index, boxes], dim=1),
+            rois,
             self.output_size,
             self.spatial_scale,
             self.sampling_ratio,

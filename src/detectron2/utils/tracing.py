@@ -1,4 +1,4 @@
-"""Checks that a symbolic trace by ``torch.fx`` keeps."""
+"""What kind of trace is running, and checks that a symbolic trace by ``torch.fx`` keeps."""
 
 from typing import Any
 
@@ -25,6 +25,13 @@ def is_fx_tracing_legacy() -> bool:
 def is_fx_tracing() -> bool:
     """Whether a symbolic trace by ``torch.fx`` is running."""
     return bool(_is_tracing())
+
+
+# As a constant: in torch.compile of PyTorch 2.10, what is called here is always true.
+@torch.compiler.assume_constant_result
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is running; False under ``torch.compile``."""
+    return torch.compiler.is_exporting()
 
 
 def assert_fx_safe(condition: Any, message: str) -> torch.Tensor:
