@@ -17,8 +17,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
-from detectron2._ops import forward_only
+from detectron2._ops.roi_align import roi_align_forward
 
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 HEIGHT, WIDTH = 800, 1216
@@ -67,8 +66,7 @@ def pool_with_torchvision(
 
 
 def pool(features: list[Tensor], rois: Tensor, levels: Tensor, bins: int) -> Tensor:
-    operator = torch.ops.detectron2.roi_align_forward.default
-    return forward_only.call(operator, features, rois, levels, SCALES, bins, bins, 0, True)
+    return roi_align_forward(features, rois, levels, SCALES, bins, bins, 0, True)
 
 
 FUNCTIONS = {"native": pool, "torchvision": pool_with_torchvision}

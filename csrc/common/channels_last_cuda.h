@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "csrc/common/cuda_launch.h"
+#include "csrc/common/dependent_launch_cuda.h"
 
 namespace detectron2 {
 
@@ -19,6 +20,7 @@ constexpr int kWordChannels = sizeof(ChannelWord<T>) / sizeof(T);
 
 // Pixels, and words of a pixel, that a block brings into the other order.
 constexpr int kSquare = 64;
+constexpr int kHalfSquare = kSquare / 2;  // pixels that are left out together
 constexpr int kSquareThreads = 256;
 
 // Reads what is read once: the caches are left to what is written.
@@ -28,9 +30,10 @@ __device__ __forceinline__ Bits load_once(const void* at) {
 }
 
 // Copies images (channels, plane) to images (plane, words), channels beyond the last as zeros.
-// Leaves out the pixels from `first` to `last` of an image where needed(image, first, last), which
-// all threads of a block call, is false. `pairs`: two pixels of half precision are read at a time,
-// which needs an even number of them.
+// Leaves out the pixels of half a square that needed(image, first, last), which all threads of a
+// block call, does not ask for: bit 0 stands for the first half of the pixels from `first` to
+// `last`, bit 1 for the second. `pairs`: two pixels of half precision are read at a time, which
+// needs an even number of them. A kernel that comes after this one may be launched as a dependent.
 template <typename T, bool pairs, typename Needed>
 __global__ void __launch_bounds__(kSquareThreads)
     channels_last_kernel(const T* planes, int64_t channels, int64_t plane, int64_t words,
@@ -43,9 +46,12 @@ __global__ void __launch_bounds__(kSquareThreads)
   const int64_t first_word = blockIdx.x % word_blocks * kSquare;
   const int64_t first_pixel = blockIdx.x / word_blocks % squares * kSquare;
   const int64_t image = blockIdx.x / word_blocks / squares;
-  if (!needed(image, first_pixel, min(first_pixel + kSquare, plane) - 1)) {
+  let_dependents_start();
+  const unsigned int halves = needed(image, first_pixel, min(first_pixel + kSquare, plane) - 1);
+  if (halves == 0) {
     return;
   }
+  const auto is_needed = [&](int pixel) { return (halves >> (pixel / kHalfSquare) & 1) != 0; };
   const int pixels = static_cast<int>(min(int64_t{kSquare}, plane - first_pixel));
   const int count = static_cast<int>(min(int64_t{kSquare}, words - first_word));
   const int left = static_cast<int>(min(int64_t{kSquare * kWords}, channels - first_word * kWords));
@@ -55,16 +61,17 @@ __global__ void __launch_bounds__(kSquareThreads)
     constexpr int kLanes = kSquare / 2;
     const int pixel = threadIdx.x % kLanes * 2;
     const int first = threadIdx.x / kLanes;
+    const bool reads = pixel < pixels && is_needed(pixel);
 #pragma unroll
     for (int step = 0; step < kSquare; step += kSquareThreads / kLanes) {
       const int channel = (first + step) * 2;
       const T* at = planes + channel * plane + pixel;
       uint32_t low = 0;
       uint32_t high = 0;
-      if (pixel < pixels && channel < left) {
+      if (reads && channel < left) {
         low = load_once<uint32_t>(at);
       }
-      if (pixel < pixels && channel + 1 < left) {
+      if (reads && channel + 1 < left) {
         high = load_once<uint32_t>(at + plane);
       }
       square[first + step][pixel] = __byte_perm(low, high, 0x5410);
@@ -74,15 +81,16 @@ __global__ void __launch_bounds__(kSquareThreads)
     using Bits = std::conditional_t<kWords == 1, Word, uint16_t>;
     const int pixel = threadIdx.x % kSquare;
     const int first = threadIdx.x / kSquare;
+    const bool reads = pixel < pixels && is_needed(pixel);
 #pragma unroll
     for (int step = 0; step < kSquare; step += kSquareThreads / kSquare) {
       const int channel = (first + step) * kWords;
       const T* at = planes + channel * plane + pixel;
       Word bits = 0;
-      if (pixel < pixels && channel < left) {
+      if (reads && channel < left) {
         bits = load_once<Bits>(at);
       }
-      if (kWords == 2 && pixel < pixels && channel + 1 < left) {
+      if (kWords == 2 && reads && channel + 1 < left) {
         bits |= static_cast<Word>(load_once<Bits>(at + plane)) << 16;
       }
       square[first + step][pixel] = bits;
@@ -95,7 +103,7 @@ __global__ void __launch_bounds__(kSquareThreads)
 #pragma unroll
     for (int step = 0; step < kSquare; step += kSquareThreads / kSquare) {
       const int pixel = first + step;
-      if (pixel < pixels) {
+      if (pixel < pixels && is_needed(pixel)) {
         channels_last[pixel * words + word] = square[word][pixel];
       }
     }

@@ -143,7 +143,10 @@ inline bool is_channels_last(const Tensor& tensor) {
 inline Tensor in_format(const Tensor& tensor, ScalarType dtype, MemoryFormat format) {
   const Tensor cast =
       tensor.scalar_type() == dtype ? tensor : torch::stable::to(tensor, std::optional(dtype));
-  return torch::stable::contiguous(cast, format);
+  // Asked here, for a call that finds nothing to do costs as much as half a launch.
+  const bool channels_last = format == MemoryFormat::ChannelsLast;
+  const bool ordered = channels_last ? is_channels_last(cast) : cast.is_contiguous();
+  return ordered ? cast : torch::stable::contiguous(cast, format);
 }
 
 inline MemoryFormat format_of(const Tensor& input) {
@@ -162,7 +165,6 @@ const T* data_if_any(const std::optional<Tensor>& tensor) {
 
 // ---- Gradients --------------------------------------------------------------------------------
 
-// Those that were not asked for, and that of an absent mask, have the shape (0,).
 struct DeformConvGradients {
   Tensor input;
   Tensor offset;
@@ -170,23 +172,22 @@ struct DeformConvGradients {
   Tensor weight;
 };
 
-inline DeformConvGradients no_gradients(const Tensor& like) {
-  return {torch::stable::new_empty(like, {0}), torch::stable::new_empty(like, {0}),
-          torch::stable::new_empty(like, {0}), torch::stable::new_empty(like, {0})};
-}
-
 using DeformConvResults = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // The gradients in the dtypes of the arguments that they belong to, and that of the input in its
-// memory order, too.
+// memory order, too. Those that are not defined, for they were not asked for or there is no mask,
+// have the shape (0,).
 inline DeformConvResults as_given(const DeformConvGradients& gradients, const Tensor& input,
                                   const Tensor& offset, const std::optional<Tensor>& mask) {
+  const auto cast_or_none = [&](const Tensor& gradient, ScalarType dtype) {
+    return gradient.defined() ? contiguous_as(gradient, dtype) : new_empty(input, {0}, dtype);
+  };
   const ScalarType dtype = input.scalar_type();
-  return {gradients.input.dim() == 4 ? in_format(gradients.input, dtype, format_of(input))
-                                     : contiguous_as(gradients.input, dtype),
-          contiguous_as(gradients.offset, offset.scalar_type()),
-          contiguous_as(gradients.mask, mask.has_value() ? mask->scalar_type() : dtype),
-          contiguous_as(gradients.weight, dtype)};
+  return {gradients.input.defined() ? in_format(gradients.input, dtype, format_of(input))
+                                    : new_empty(input, {0}),
+          cast_or_none(gradients.offset, offset.scalar_type()),
+          cast_or_none(gradients.mask, mask.has_value() ? mask->scalar_type() : dtype),
+          cast_or_none(gradients.weight, dtype)};
 }
 
 // ---- The convolution in chunks ----------------------------------------------------------------
@@ -223,7 +224,7 @@ void for_each_chunk(const Tensor& like, const DeformConvShape& shape, ScalarType
   // Of equal size, as far as that goes: a small last one would take nearly the time of a full one.
   const int64_t chunks = (total + limit - 1) / limit;
   const int64_t step = (total + chunks - 1) / chunks;
-  Tensor memory = torch::stable::new_empty(like, {shape.groups * step * depth}, dtype);
+  Tensor memory = new_empty(like, {shape.groups * step * depth}, dtype);
   for (int64_t begin = 0; begin < total; begin += step) {
     const int64_t count = std::min(step, total - begin);
     const Tensor part = torch::stable::narrow(memory, 0, 0, shape.groups * count * depth);
@@ -281,7 +282,7 @@ Tensor convolve(const DeformConvSamples& samples, const Tensor& weight,
   const int64_t outputs = shape.out_channels / shape.groups;
   const ScalarType dtype = samples.input.scalar_type();
   const Tensor matrices = weight_matrices(contiguous_as(weight, dtype), shape);
-  Tensor output = torch::stable::new_empty(samples.input, {shape.groups, total, outputs});
+  Tensor output = new_empty(samples.input, {shape.groups, total, outputs});
   for_each_chunk(samples.input, shape, dtype, [&](PixelRange range, const Tensor& columns) {
     sample(range, columns);
     aten::bmm_out(columns, matrices,
@@ -305,7 +306,7 @@ DeformConvGradients convolve_backward(const Tensor& grad_output, const DeformCon
                                       const Sample& sample, const Spread& spread) {
   const ScalarType dtype = samples.input.scalar_type();
   const ScalarType sum_dtype = compute_dtype(dtype);
-  DeformConvGradients gradients = no_gradients(samples.input);
+  DeformConvGradients gradients;
   if (!need_data_gradients && !need_weight_gradient) {
     return gradients;
   }

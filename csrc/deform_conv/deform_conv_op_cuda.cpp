@@ -49,6 +49,12 @@ Tensor for_fused(const Tensor& tensor, ScalarType dtype, MemoryFormat format) {
   return aligned ? ordered : torch::stable::clone(ordered);
 }
 
+// The same for a contiguous tensor, with its size and dtype.
+Tensor new_like(const Tensor& tensor) {
+  return empty_strided(tensor, tensor.dim(), tensor.sizes().data(), tensor.strides().data(),
+                       tensor.scalar_type());
+}
+
 Tensor new_workspace(const Tensor& like, int64_t bytes) {
   return empty_strided<1>(like, {bytes}, {1}, ScalarType::Byte);
 }
@@ -101,9 +107,9 @@ void fused_data_gradients(const Tensor& grad_output, const FusedSamples& samples
   gradients.input =
       new_in_format(samples.input, {shape.batch, shape.in_channels, shape.height, shape.width},
                     samples.dtype, samples.format);
-  gradients.offset = torch::stable::empty_like(samples.offset);
+  gradients.offset = new_like(samples.offset);
   if (samples.mask.has_value()) {
-    gradients.mask = torch::stable::empty_like(*samples.mask);
+    gradients.mask = new_like(*samples.mask);
   }
   const Tensor workspace = new_workspace(
       samples.input,
@@ -202,7 +208,7 @@ DeformConvResults deform_conv_backward(const Tensor& grad_output, const Tensor& 
   if (takes_fused(shape, input, offset)) {
     const FusedSamples samples(input, offset, mask);
     const Tensor grad = for_fused(grad_output, dtype, samples.format);
-    DeformConvGradients gradients = no_gradients(input);
+    DeformConvGradients gradients;
     if (need_data_gradients) {
       fused_data_gradients(grad, samples, weight, shape, gradients);
     }

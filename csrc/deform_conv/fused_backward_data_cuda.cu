@@ -120,7 +120,7 @@ struct Arguments {
   int steps;
 };
 
-// blockIdx is (tile, slice). `weight` is packed by pack_weight_kernel; `input` and `grad_input`
+// blockIdx is (tile, slice). `weight` is packed by side_kernel; `input` and `grad_input`
 // start at the first slice. `largest` is of grad_output and of the weight, for float32.
 // `grad_input`, `grad_offset` and `grad_mask` are added to, and may be null.
 template <typename T, int kPixels, int kWarpChannels, int kStages, int kMinBlocks>
@@ -482,15 +482,63 @@ __device__ __forceinline__ int channel_count(const Slices& slices, int slice) {
   return min(kSlice, slices.group_channels - slice % slices.per_group * kSlice);
 }
 
+struct SumRange {
+  float* begin;  // aligned to 16 bytes
+  int64_t count;
+};
+
+// What is done beside the scattering. Blocks are counted by task, in this order.
+template <typename T>
+struct SideTasks {
+  Slices slices;
+
+  // Sums are cleared.
+  uint32_t clear_blocks;
+  SumRange cleared[3];
+
+  // The weight is packed.
+  uint32_t weight_blocks;
+  const T* weight;
+  const uint32_t* largest;
+  int out_channels;
+  int taps;
+  int steps;
+  Operand<T>* packed_weight;
+
+  // Accumulated slices from `done` on go to grad_input, and are cleared for what comes next.
+  uint32_t finish_blocks;
+  int done;
+  bool clears;
+  float* accumulator;
+  T* grad_input;
+
+  // Slices of the input from `next` on are copied.
+  uint32_t copy_blocks;
+  int next;
+  const T* input;
+  T* sliced_input;
+
+  // Sums of half-precision gradients are rounded.
+  uint32_t narrow_blocks;
+  const float* offset_sums;
+  int64_t offset_count;
+  T* grad_offset;
+  const float* mask_sums;
+  int64_t mask_count;
+  T* grad_mask;
+};
+
 // Packs the weight as [slice][tap][step][part][column][output channel of the step], zeros where
 // there is none, swizzled as the products read it. Columns 8i + 2j and 8i + 2j + 1 of the product
 // go to thread j of a row: they are channels 16 (i / 2) + 4j + 2 (i % 2) and the next.
 template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_weight_kernel(const T* weight, const uint32_t* largest, Slices slices, int out_channels,
-                       int taps, int steps, int64_t count, Operand<T>* packed) {
-  const int64_t stride = int64_t{gridDim.x} * kPackThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kPackThreads + threadIdx.x; i < count; i += stride) {
+__device__ __forceinline__ void pack_weight(const SideTasks<T>& tasks, uint32_t block) {
+  const Slices& slices = tasks.slices;
+  const int taps = tasks.taps;
+  const int steps = tasks.steps;
+  const int64_t count = int64_t{slices.total} * taps * steps * kDepth * kSlice;
+  const int64_t stride = int64_t{tasks.weight_blocks} * kPackThreads;
+  for (int64_t i = int64_t{block} * kPackThreads + threadIdx.x; i < count; i += stride) {
     const int k = static_cast<int>(i % kDepth);
     const int column = static_cast<int>(i / kDepth % kSlice);
     const int64_t tile = i / (kDepth * kSlice);
@@ -499,15 +547,16 @@ __global__ void __launch_bounds__(kPackThreads)
     const int slice = static_cast<int>(tile / steps / taps);
     const int channel = column / 16 * 16 + column % 8 / 2 * 4 + column / 8 % 2 * 2 + column % 2;
     T value{};
-    if (out_channel < out_channels && channel < channel_count(slices, slice)) {
-      value =
-          weight[(int64_t{out_channel} * slices.channels + first_channel(slices, slice) + channel) *
-                     taps +
-                 tap];
+    if (out_channel < tasks.out_channels && channel < channel_count(slices, slice)) {
+      value = tasks.weight[(int64_t{out_channel} * slices.channels + first_channel(slices, slice) +
+                            channel) *
+                               taps +
+                           tap];
     }
-    Operand<T>* const to = packed + tile * kWeightTile<T> + swizzled(column, k / 8) / 2 + k % 8;
+    Operand<T>* const to =
+        tasks.packed_weight + tile * kWeightTile<T> + swizzled(column, k / 8) / 2 + k % 8;
     if constexpr (kParts<T> == 2) {
-      const float scaled = value * scale_to_exponent<kScaleExponent>(largest[1]).scale;
+      const float scaled = value * scale_to_exponent<kScaleExponent>(tasks.largest[1]).scale;
       to[0] = narrow<Half>(scaled);
       to[kDepth * kSlice] = narrow<Half>(scaled - widen(to[0]));
     } else {
@@ -528,27 +577,28 @@ __device__ __forceinline__ typename FourChannels<T>::Bits narrow_four(const floa
 
 constexpr int kTurnPixels = 64;
 
-// Turns 64 pixels of a slice: writes the accumulated slice `done` + blockIdx.y / batch to
-// `grad_input` and clears it, or copies the slice `next` + blockIdx.y / batch of `input`. Which of
-// the two is blockIdx.z + first_role.
-template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    turn_kernel(const T* input, float* accumulator, Slices slices, int first_role, int done,
-                int next, T* sliced, T* grad_input) {
+// Blocks that turn some slices.
+inline int64_t turn_blocks(const Slices& slices, int count) {
+  return divide_up(slices.pixels, kTurnPixels) * slices.batch * count;
+}
+
+// Turns 64 pixels of a slice: writes what was accumulated to grad_input, or copies the input.
+// Blocks are numbered by slice, by image, by pixels.
+template <bool finishes, typename T>
+__device__ __forceinline__ void turn(const SideTasks<T>& tasks, uint32_t block,
+                                     float (&tile)[kTurnPixels][kSlice + 1]) {
   using Bits = typename FourChannels<T>::Bits;
   constexpr int kVectors = kSlice / 4;
   constexpr int kVectorPass = kPackThreads / kVectors;  // pixels
   constexpr int kPass = kPackThreads / kSlice;          // pixels or channels
   static_assert(kTurnPixels == kSlice);
-  __shared__ float tile[kTurnPixels][kSlice + 1];
-  const bool finishes = blockIdx.z + first_role == 0;
-  const int place = blockIdx.y / slices.batch;
-  const int image = blockIdx.y - place * slices.batch;
-  const int slice = (finishes ? done : next) + place;
-  if (slice >= slices.total) {
-    return;
-  }
-  const int64_t start = int64_t{blockIdx.x} * kTurnPixels;
+  const Slices& slices = tasks.slices;
+  const uint32_t rows = static_cast<uint32_t>((slices.pixels + kTurnPixels - 1) / kTurnPixels);
+  const uint32_t plane = block / rows;
+  const int place = static_cast<int>(plane / slices.batch);
+  const int image = static_cast<int>(plane) - place * slices.batch;
+  const int slice = (finishes ? tasks.done : tasks.next) + place;
+  const int64_t start = int64_t{block - plane * rows} * kTurnPixels;
   const int pixels = static_cast<int>(min(int64_t{kTurnPixels}, slices.pixels - start));
   const int channels = channel_count(slices, slice);
 
@@ -569,17 +619,18 @@ __global__ void __launch_bounds__(kPackThreads)
   // Vectors of four channels of the slice.
   const int vector_pixel = threadIdx.x / kVectors;
   const int vector_channel = threadIdx.x % kVectors * 4;
-  const int64_t vector =
-      (blockIdx.y * slices.pixels + start + vector_pixel) * kSlice + vector_channel;
+  const int64_t vector = (plane * slices.pixels + start + vector_pixel) * kSlice + vector_channel;
 
-  if (finishes) {
-    float4* const from = reinterpret_cast<float4*>(accumulator + vector);
+  if constexpr (finishes) {
+    float4* const from = reinterpret_cast<float4*>(tasks.accumulator + vector);
 #pragma unroll
     for (int i = 0; i < kTurnPixels / kVectorPass; ++i) {
       const int row = vector_pixel + i * kVectorPass;
       if (row < pixels) {
         const float4 sums = from[i * kVectorPass * kVectors];
-        from[i * kVectorPass * kVectors] = {0, 0, 0, 0};
+        if (tasks.clears) {
+          from[i * kVectorPass * kVectors] = {0, 0, 0, 0};
+        }
         tile[row][vector_channel] = sums.x;
         tile[row][vector_channel + 1] = sums.y;
         tile[row][vector_channel + 2] = sums.z;
@@ -590,7 +641,7 @@ __global__ void __launch_bounds__(kPackThreads)
 #pragma unroll
     for (int i = 0; i < kTurnPixels / kPass; ++i) {
       if (pixel + i * pixel_pass < pixels && channel + i * channel_pass < channels) {
-        grad_input[element + i * element_pass] =
+        tasks.grad_input[element + i * element_pass] =
             narrow<T>(tile[pixel + i * pixel_pass][channel + i * channel_pass]);
       }
     }
@@ -599,12 +650,12 @@ __global__ void __launch_bounds__(kPackThreads)
     for (int i = 0; i < kTurnPixels / kPass; ++i) {
       float value = 0;
       if (pixel + i * pixel_pass < pixels && channel + i * channel_pass < channels) {
-        value = widen(input[element + i * element_pass]);
+        value = widen(tasks.input[element + i * element_pass]);
       }
       tile[pixel + i * pixel_pass][channel + i * channel_pass] = value;
     }
     __syncthreads();
-    Bits* const to = reinterpret_cast<Bits*>(sliced + vector);
+    Bits* const to = reinterpret_cast<Bits*>(tasks.sliced_input + vector);
 #pragma unroll
     for (int i = 0; i < kTurnPixels / kVectorPass; ++i) {
       const int row = vector_pixel + i * kVectorPass;
@@ -616,12 +667,55 @@ __global__ void __launch_bounds__(kPackThreads)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    narrow_kernel(const float* sums, int64_t count, T* values) {
-  const int64_t stride = int64_t{gridDim.x} * kPackThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kPackThreads + threadIdx.x; i < count; i += stride) {
+__device__ __forceinline__ void narrow_all(const float* sums, int64_t count, T* values,
+                                           int64_t first, int64_t stride) {
+  for (int64_t i = first; i < count; i += stride) {
     values[i] = narrow<T>(sums[i]);
   }
+}
+
+__device__ __forceinline__ void clear_sums(const SumRange& range, int64_t first, int64_t stride) {
+  const int64_t vectors = range.count / 4;
+  for (int64_t i = first; i < vectors; i += stride) {
+    reinterpret_cast<float4*>(range.begin)[i] = {0, 0, 0, 0};
+  }
+  for (int64_t i = 4 * vectors + first; i < range.count; i += stride) {
+    range.begin[i] = 0;
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    side_kernel(const __grid_constant__ SideTasks<T> tasks) {
+  __shared__ float tile[kTurnPixels][kSlice + 1];
+  uint32_t block = blockIdx.x;
+  if (block < tasks.clear_blocks) {
+    for (const SumRange& range : tasks.cleared) {
+      clear_sums(range, int64_t{block} * kPackThreads + threadIdx.x,
+                 int64_t{tasks.clear_blocks} * kPackThreads);
+    }
+    return;
+  }
+  block -= tasks.clear_blocks;
+  if (block < tasks.weight_blocks) {
+    pack_weight(tasks, block);
+    return;
+  }
+  block -= tasks.weight_blocks;
+  if (block < tasks.finish_blocks) {
+    turn<true>(tasks, block, tile);
+    return;
+  }
+  block -= tasks.finish_blocks;
+  if (block < tasks.copy_blocks) {
+    turn<false>(tasks, block, tile);
+    return;
+  }
+  block -= tasks.copy_blocks;
+  const int64_t first = int64_t{block} * kPackThreads + threadIdx.x;
+  const int64_t stride = int64_t{tasks.narrow_blocks} * kPackThreads;
+  narrow_all(tasks.offset_sums, tasks.offset_count, tasks.grad_offset, first, stride);
+  narrow_all(tasks.mask_sums, tasks.mask_count, tasks.grad_mask, first, stride);
 }
 
 int64_t slice_count(const DeformConvShape& shape) {
@@ -636,6 +730,7 @@ int64_t point_count(const DeformConvShape& shape) {
 // Where the parts of the work space start, in bytes.
 struct Workspace {
   int slices_at_once;
+  int64_t accumulator_size;  // elements
   int64_t largest;
   int64_t weight;
   int64_t input;
@@ -663,7 +758,8 @@ Workspace plan_workspace(const DeformConvShape& shape, int64_t element_size) {
       take(slice_count(shape) * shape.kernel_h * shape.kernel_w *
            divide_up(shape.out_channels, kDepth) * kDepth * kSlice * (is_float ? 4 : 2));
   workspace.input = take(workspace.slices_at_once * slice_pixels * element_size);
-  workspace.grad_input = take(workspace.slices_at_once * slice_pixels * 4);
+  workspace.accumulator_size = workspace.slices_at_once * slice_pixels;
+  workspace.grad_input = take(workspace.accumulator_size * 4);
   workspace.grad_offset = take(is_float ? 0 : 2 * point_count(shape) * 4);
   workspace.grad_mask = take(is_float ? 0 : point_count(shape) * 4);
   return workspace;
@@ -778,13 +874,7 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
                                                      largest);
     check_launch("deform_conv largest_kernel");
   }
-  const int64_t packed_count =
-      int64_t{slice_total} * arguments.sampling.taps * arguments.weight_steps * kDepth * kSlice;
-  pack_weight_kernel<T><<<grid_for(packed_count, kPackThreads), kPackThreads, 0, queue>>>(
-      weight, largest, slices, arguments.out_channels, arguments.sampling.taps,
-      arguments.weight_steps, packed_count, packed_weight);
-  check_launch("deform_conv pack_weight_kernel");
-
+  // Half-precision gradients cannot be added up in place.
   float* offset_sums = nullptr;
   float* mask_sums = nullptr;
   if constexpr (kIsFloat) {
@@ -798,39 +888,60 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
       mask_sums = reinterpret_cast<float*>(base + plan.grad_mask);
     }
   }
-  if (offset_sums != nullptr) {
-    check_status(cudaMemsetAsync(offset_sums, 0, 2 * points * sizeof(float), queue),
-                 "clearing memory");
-  }
-  if (mask_sums != nullptr) {
-    check_status(cudaMemsetAsync(mask_sums, 0, points * sizeof(float), queue), "clearing memory");
-  }
-  if (grad_input != nullptr) {
-    check_status(
-        cudaMemsetAsync(accumulator, 0,
-                        plan.slices_at_once * shape.batch * slices.pixels * kSlice * sizeof(float),
-                        queue),
-        "clearing memory");
-  }
 
   const bool need_samples = grad_offset != nullptr || grad_mask != nullptr;
-  // Between two launches of the scattering, what it added up goes out and its next input comes in.
-  const auto turn = [&](int done, int next) {
-    const bool finishes = grad_input != nullptr && done >= 0;
-    const bool copies = need_samples && next < slice_total;
-    if (!finishes && !copies) {
-      return;
+  SideTasks<T> tasks{};
+  tasks.slices = slices;
+  tasks.cleared[0] = {accumulator, grad_input == nullptr ? 0 : plan.accumulator_size};
+  tasks.cleared[1] = {offset_sums, offset_sums == nullptr ? 0 : 2 * points};
+  tasks.cleared[2] = {mask_sums, mask_sums == nullptr ? 0 : points};
+  tasks.weight = weight;
+  tasks.largest = largest;
+  tasks.out_channels = arguments.out_channels;
+  tasks.taps = arguments.sampling.taps;
+  tasks.steps = arguments.weight_steps;
+  tasks.packed_weight = packed_weight;
+  tasks.accumulator = accumulator;
+  tasks.grad_input = grad_input;
+  tasks.input = input;
+  tasks.sliced_input = sliced_input;
+
+  // Before the first launch of the scattering, between two and after the last one: what was added
+  // up goes out, and the next input comes in.
+  const auto turn_slices = [&](int done, int next) {
+    const bool is_first = done < 0;
+    const bool is_last = next >= slice_total;
+    const auto count = [&](int first) {
+      return std::min(plan.slices_at_once, slice_total - first);
+    };
+    const int64_t weights = int64_t{slice_total} * tasks.taps * tasks.steps * kDepth * kSlice;
+    const int64_t sums = plan.accumulator_size + 3 * points;
+    tasks.clear_blocks = is_first ? grid_for(sums, 16 * kPackThreads) : 0;
+    tasks.weight_blocks = is_first ? grid_for(weights, kPackThreads) : 0;
+    tasks.done = done;
+    tasks.clears = !is_last;
+    tasks.finish_blocks = static_cast<uint32_t>(
+        is_first || grad_input == nullptr ? 0 : turn_blocks(slices, count(done)));
+    tasks.next = next;
+    tasks.copy_blocks =
+        static_cast<uint32_t>(is_last || !need_samples ? 0 : turn_blocks(slices, count(next)));
+    if (!kIsFloat && is_last && need_samples) {
+      tasks.narrow_blocks = grid_for(2 * points, 8 * kPackThreads);
+      tasks.offset_sums = offset_sums;
+      tasks.offset_count = grad_offset == nullptr ? 0 : 2 * points;
+      tasks.grad_offset = grad_offset;
+      tasks.mask_sums = mask_sums;
+      tasks.mask_count = grad_mask == nullptr ? 0 : points;
+      tasks.grad_mask = grad_mask;
     }
-    const int finishing = finishes ? std::min(plan.slices_at_once, slice_total - done) : 0;
-    const int copying = copies ? std::min(plan.slices_at_once, slice_total - next) : 0;
-    const dim3 grid(static_cast<unsigned int>(divide_up(slices.pixels, kTurnPixels)),
-                    static_cast<unsigned int>(shape.batch * std::max(finishing, copying)),
-                    finishes && copies ? 2 : 1);
-    turn_kernel<T><<<grid, kPackThreads, 0, queue>>>(input, accumulator, slices, finishes ? 0 : 1,
-                                                     done, next, sliced_input, grad_input);
-    check_launch("deform_conv turn_kernel");
+    const int64_t blocks = int64_t{tasks.clear_blocks} + tasks.weight_blocks + tasks.finish_blocks +
+                           tasks.copy_blocks + tasks.narrow_blocks;
+    if (blocks > 0) {
+      side_kernel<T><<<static_cast<unsigned int>(blocks), kPackThreads, 0, queue>>>(tasks);
+      check_launch("deform_conv side_kernel");
+    }
   };
-  turn(-1, 0);
+  turn_slices(-1, 0);
   for (int first = 0; first < slice_total; first += plan.slices_at_once) {
     const int count = std::min(plan.slices_at_once, slice_total - first);
     arguments.first_slice = first;
@@ -849,20 +960,7 @@ void deform_conv_fused_backward_data(const T* grad_output, const T* input, const
     } else {
       scatter(HalfTile<T>{});
     }
-    turn(first, first + plan.slices_at_once);
-  }
-
-  if constexpr (!kIsFloat) {
-    if (grad_offset != nullptr) {
-      narrow_kernel<T><<<grid_for(2 * points, kPackThreads), kPackThreads, 0, queue>>>(
-          offset_sums, 2 * points, grad_offset);
-      check_launch("deform_conv narrow_kernel");
-    }
-    if (grad_mask != nullptr) {
-      narrow_kernel<T><<<grid_for(points, kPackThreads), kPackThreads, 0, queue>>>(
-          mask_sums, points, grad_mask);
-      check_launch("deform_conv narrow_kernel");
-    }
+    turn_slices(first, first + plan.slices_at_once);
   }
 }
 

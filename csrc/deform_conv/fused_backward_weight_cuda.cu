@@ -9,8 +9,10 @@
 #include <type_traits>
 
 #include "csrc/common/cuda_launch.h"
+#include "csrc/common/dependent_launch_cuda.h"
 #include "csrc/common/half.h"
 #include "csrc/deform_conv/fused.h"
+#include "csrc/deform_conv/fused_products.h"
 #include "csrc/deform_conv/fused_sampling.h"
 #include "csrc/deform_conv/tensor_core.h"
 
@@ -78,19 +80,39 @@ __device__ __forceinline__ void add_pair(float* address, float first, float seco
 #endif
 }
 
+constexpr int kPackOutputs = 64;  // of a block that packs the gradient
+
+// How the gradient is packed.
+template <typename T>
+struct GradientPacking {
+  const T* grad_output;
+  PixelOrder order;
+  int pixels;
+  int steps;  // of an image
+  int out_channels;
+  int packed_outputs;
+  int64_t image_stride;
+  int64_t channel_stride;
+  int64_t pixel_stride;
+  float* inverse_scales;
+  uint16_t* packed;
+};
+
 // Packs the gradient for the products: for each step and output channel a line of the step's
 // pixels, which for float32 is 32 high parts, then 32 low parts, of the gradient times a power of
-// two for that line. Blocks are (step of the image, output channels, image), a warp to a line.
-constexpr int kPackOutputs = 64;
-
+// two for that line. Blocks are numbered by image, by output channels, by step, a warp to a line.
 template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_gradient_kernel(const T* grad_output, PixelOrder order, int pixels, int out_channels,
-                         int64_t image_stride, int64_t channel_stride, int64_t pixel_stride,
-                         int packed_outputs, float* inverse_scales, uint16_t* packed) {
+__device__ __forceinline__ void pack_gradient(const GradientPacking<T>& packing, uint32_t block) {
+  const auto& [grad_output, order, pixels, steps, out_channels, packed_outputs, image_stride,
+               channel_stride, pixel_stride, inverse_scales, packed] = packing;
   constexpr int kPixels = kStepPixels<T>;
   __shared__ int64_t places[kPixels];
-  const int first = blockIdx.x * kPixels;
+  const uint32_t column = block / steps;
+  const int image_step = static_cast<int>(block - column * steps);
+  const uint32_t output_blocks = packed_outputs / kPackOutputs;
+  const int64_t image_index = column / output_blocks;
+  const int first_output = static_cast<int>(column % output_blocks) * kPackOutputs;
+  const int first = image_step * kPixels;
   if (threadIdx.x < kPixels) {
     int64_t place = -1;
     if (first + static_cast<int>(threadIdx.x) < pixels) {
@@ -101,11 +123,11 @@ __global__ void __launch_bounds__(kPackThreads)
   }
   __syncthreads();
   const int lane = threadIdx.x % 32;
-  const int64_t step = blockIdx.z * int64_t{gridDim.x} + blockIdx.x;
-  const T* image = grad_output + blockIdx.z * image_stride;
+  const int64_t step = image_index * steps + image_step;
+  const T* image = grad_output + image_index * image_stride;
 #pragma unroll 4
   for (int i = threadIdx.x / 32; i < kPackOutputs; i += kPackThreads / 32) {
-    const int output = blockIdx.y * kPackOutputs + i;
+    const int output = first_output + i;
     const int64_t row = step * packed_outputs + output;
     uint16_t* line = packed + row * (kLineBytes / 2);
     const T* plane = image + output * channel_stride;
@@ -130,6 +152,32 @@ __global__ void __launch_bounds__(kPackThreads)
       }
       reinterpret_cast<uint32_t*>(line)[lane] = pair;
     }
+  }
+}
+
+constexpr int kClearVectors = 16;  // a thread's
+
+// Clears `vectors` of 16 bytes, the first `clear_blocks` blocks, packs the gradient, the next
+// `gradient_blocks`, and the input, all others.
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_kernel(uint4* cleared, int64_t vectors, uint32_t clear_blocks,
+                const __grid_constant__ GradientPacking<T> gradient, uint32_t gradient_blocks,
+                const __grid_constant__ InputPacking<T> input) {
+  let_dependents_start();
+  uint32_t block = blockIdx.x;
+  if (block < clear_blocks) {
+    const int64_t stride = int64_t{clear_blocks} * kPackThreads;
+    for (int64_t i = int64_t{block} * kPackThreads + threadIdx.x; i < vectors; i += stride) {
+      cleared[i] = {0, 0, 0, 0};
+    }
+    return;
+  }
+  block -= clear_blocks;
+  if (block < gradient_blocks) {
+    pack_gradient(gradient, block);
+  } else {
+    pack_input(input, block - gradient_blocks);
   }
 }
 
@@ -163,19 +211,17 @@ __global__ void __launch_bounds__(kPackThreads)
   }
 }
 
+// Depends on pack_kernel.
 template <typename T, typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads)
     weight_kernel(const char* gradient, const float* gradient_scales, const char* input,
                   const uint32_t* input_largest, const uint32_t* mask_largest, const T* offset,
                   const T* mask, const char* zeros, WeightArguments arguments, float* total) {
   constexpr bool kSplit = std::is_same_v<T, float>;
-  using Product = std::conditional_t<kSplit, Half, T>;
   constexpr int kPixels = kStepPixels<T>;
   constexpr int kChannels = kLineChannels<T>;
   constexpr int kRows = Tile::kWarpOutputs / 16;
   constexpr int kWarpBlocks = Tile::kWarpColumns / 8;
-  // Unrolled no further: the compiler would start too much at once for its registers.
-  constexpr int kUnrolled = kSplit ? 2 : Tile::kQuartersPerPass;
   constexpr int kRowsPerPass = Tile::kThreads / kLineVectors;
 
   extern __shared__ __align__(1024) char shared[];
@@ -216,6 +262,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
     mask_scale = power.scale;
     mask_inverse = power.inverse;
   }
+  wait_for_dependency();
 
   int64_t unit = first_step(blockIdx.x, gridDim.x, arguments.total_steps);
   const int64_t last_unit = first_step(blockIdx.x + 1, gridDim.x, arguments.total_steps);
@@ -314,85 +361,26 @@ __global__ void __launch_bounds__(Tile::kThreads)
       float sample[16 / sizeof(T)];
       interpolate<T>(sample, corners, table_weights[stage * kStepSamples + row]);
       if constexpr (kSplit) {
-        const float4 scale = *reinterpret_cast<const float4*>(
-            column_scales + row / kPixels * kChannels + vector * 4);
-        const SplitPair left = split(sample[0] * scale.x, sample[1] * scale.y);
-        const SplitPair right = split(sample[2] * scale.z, sample[3] * scale.w);
-        const uint32_t place = tile_address + split_place + pass * (kRowsPerPass * kLineBytes);
-        store_shared(place, left.high, right.high);
-        store_shared(place ^ 64, left.low, right.low);
+        store_split(tile_address + split_place + pass * (kRowsPerPass * kLineBytes), sample,
+                    *reinterpret_cast<const float4*>(column_scales + row / kPixels * kChannels +
+                                                     vector * 4));
       } else {
-        store_shared(tile_address + write_place + pass * (kRowsPerPass * kLineBytes),
-                     {pack<T>(sample[0], sample[1]), pack<T>(sample[2], sample[3]),
-                      pack<T>(sample[4], sample[5]), pack<T>(sample[6], sample[7])});
+        store_whole<T>(tile_address + write_place + pass * (kRowsPerPass * kLineBytes), sample);
       }
     };
 
     float sums[kRows][kWarpBlocks][4] = {};
-    // A quarter of the products of a step.
     auto multiply = [&](int quarter, int half, int stage) {
       const uint32_t gradients = stages + stage * Tile::kStageBytes + gradient_place;
       const uint32_t samples =
           stages + stage * Tile::kStageBytes + Tile::kGradientBytes + sample_place;
-      if constexpr (kSplit) {
-        constexpr int kHalf = kRows / 2;
-        const uint32_t step = quarter / 2 * 32;
-        const int row0 = half * kHalf;
-        uint32_t high[kHalf][4];
-        uint32_t low[kHalf][4];
-        float scales[kHalf][2];
-#pragma unroll
-        for (int i = 0; i < kHalf; ++i) {
-          const uint32_t rows = (row0 + i) * (16 * kLineBytes);
-          load_matrices(high[i], (gradients ^ step) + rows);
-          load_matrices(low[i], (gradients ^ (step + 64)) + rows);
-          const float* scale =
-              row_scales + stage * Tile::kOutputs + warp_output + (row0 + i) * 16 + lane / 4;
-          scales[i][0] = scale[0];
-          scales[i][1] = scale[8];
-        }
-#pragma unroll
-        for (int j = 0; j < kWarpBlocks; j += kSplitGroup) {
-          // High parts in the first two matrices, low parts in the others.
-          uint32_t columns[kSplitGroup][4];
-#pragma unroll
-          for (int n = 0; n < kSplitGroup; ++n) {
-            const uint32_t block = (j + n) % (kChannels / 8) * 16;
-            const uint32_t rows = (j + n) / (kChannels / 8) * (kPixels * kLineBytes);
-            load_matrices_transposed(columns[n],
-                                     (samples ^ block) + rows + step * (16 * kLineBytes / 32));
-          }
-          // Tensor cores round sums towards zero, so long sums are float32's own additions.
-          float partial[kHalf][kSplitGroup][4] = {};
-          multiply_add_split(partial, high, low, columns);
-#pragma unroll
-          for (int i = 0; i < kHalf; ++i) {
-#pragma unroll
-            for (int n = 0; n < kSplitGroup; ++n) {
-#pragma unroll
-              for (int k = 0; k < 4; ++k) {
-                sums[row0 + i][j + n][k] += partial[i][n][k] * scales[i][k / 2];
-              }
-            }
-          }
-        }
-      } else {
-        uint32_t rows[kRows][4];
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-          load_matrices(rows[i], (gradients ^ (quarter * 32)) + i * (16 * kLineBytes));
-        }
-#pragma unroll
-        for (int j = 0; j < kWarpBlocks; j += 2) {
-          uint32_t columns[4];
-          load_matrices_transposed(columns, (samples ^ (j * 16)) + quarter * (16 * kLineBytes));
-#pragma unroll
-          for (int i = 0; i < kRows; ++i) {
-            multiply_add<Product>(sums[i][j], rows[i], columns[0], columns[1]);
-            multiply_add<Product>(sums[i][j + 1], rows[i], columns[2], columns[3]);
-          }
-        }
-      }
+      const uint32_t depth = (kSplit ? quarter / 2 : quarter) * (16 * kLineBytes);
+      multiply_quarter<T>(sums, gradients, row_scales + stage * Tile::kOutputs + warp_output,
+                          quarter, half, [&](uint32_t (&columns)[4], int block) {
+                            const uint32_t vector = block % (kChannels / 8) * 16;
+                            const uint32_t lines = block / (kChannels / 8) * (kPixels * kLineBytes);
+                            load_matrices_transposed(columns, (samples ^ vector) + lines + depth);
+                          });
     };
 
     Corners corners;
@@ -419,21 +407,10 @@ __global__ void __launch_bounds__(Tile::kThreads)
       commit_copies();
       const char* next_input = input_at(step + 1);
       read_point(step + 2);
-#pragma unroll 1
-      for (int first_quarter = 0; first_quarter < 4; first_quarter += kUnrolled) {
-#pragma unroll
-        for (int k = 0; k < kUnrolled; ++k) {
-          const int quarter = first_quarter + k;
-          const int pass = quarter / Tile::kQuartersPerPass;
-          if (more && k % Tile::kQuartersPerPass == 0) {
-            load_samples(corners, next_input, stage ^ 1, pass);
-          }
-          multiply(quarter, k, stage);
-          if (more && (k + 1) % Tile::kQuartersPerPass == 0) {
-            store_samples(corners, pass, stage ^ 1);
-          }
-        }
-      }
+      overlap_quarters<T, Tile>(
+          more, [&](int pass) { load_samples(corners, next_input, stage ^ 1, pass); },
+          [&](int quarter, int half) { multiply(quarter, half, stage); },
+          [&](int pass) { store_samples(corners, pass, stage ^ 1); });
       write_point(step + 2);
     }
 
@@ -483,10 +460,10 @@ using NarrowWeightTile = WeightTile<128, 64, 32>;
 
 // Where the parts of the work space begin.
 struct WeightWorkspace {
+  int64_t total;
   int64_t largest;  // zeros first, then the mask's largest, then the channels'
   int64_t gradient_scales;
   int64_t gradient;
-  int64_t total;
   int64_t input;
   int64_t size;
   int64_t images;
@@ -516,13 +493,13 @@ WeightWorkspace weight_workspace(const DeformConvShape& shape, int64_t element_s
   space.images = std::min(shape.batch,
                           std::max<int64_t>(1, divide_up(kLeastSteps * processors, tiles * steps)));
 
-  space.largest = 0;
+  space.total = 0;
+  space.largest = space.packed_outputs * space.column_tiles * kColumns * 4;
   const int64_t channels = shape.offset_groups * lines_per_group(shape, element_size) * step_pixels;
-  space.gradient_scales = align_up(2 * kLineBytes + channels * 4);
+  space.gradient_scales = space.largest + align_up(2 * kLineBytes + channels * 4);
   const int64_t gradient_lines = space.images * steps * space.packed_outputs;
   space.gradient = space.gradient_scales + (element_size == 4 ? align_up(gradient_lines * 4) : 0);
-  space.total = space.gradient + gradient_lines * kLineBytes;
-  space.input = space.total + space.packed_outputs * space.column_tiles * kColumns * 4;
+  space.input = space.gradient + gradient_lines * kLineBytes;
   space.size = space.input;
   if (!is_packed(shape, element_size, layout)) {
     space.size += space.images * packed_image_bytes(shape, element_size);
@@ -537,11 +514,12 @@ void launch_weight(const char* base, const WeightWorkspace& space, const char* i
   cudaFuncSetAttribute(weight_kernel<T, Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        Tile::kSharedBytes);
   const uint32_t* largest = reinterpret_cast<const uint32_t*>(base + space.largest);
-  weight_kernel<T, Tile>
-      <<<static_cast<unsigned int>(runs), Tile::kThreads, Tile::kSharedBytes, stream>>>(
-          base + space.gradient, reinterpret_cast<const float*>(base + space.gradient_scales),
-          input, largest + 2 * kLineBytes / 4, largest + kLineBytes / 4, offset, mask,
-          base + space.largest, arguments, total);
+  const auto kernel = weight_kernel<T, Tile>;
+  launch(can_depend(kernel), kernel, static_cast<unsigned int>(runs), Tile::kThreads,
+         Tile::kSharedBytes, stream, base + space.gradient,
+         reinterpret_cast<const float*>(base + space.gradient_scales), input,
+         largest + 2 * kLineBytes / 4, largest + kLineBytes / 4, offset, mask, base + space.largest,
+         arguments, total);
   check_launch("deform_conv_fused weight_kernel");
 }
 
@@ -584,11 +562,24 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
   arguments.pixel_bytes = static_cast<uint32_t>(shape.offset_groups * lines * kLineBytes);
   arguments.image_bytes = packed_image_bytes(shape, sizeof(T));
 
+  GradientPacking<T> gradient_packing;
+  gradient_packing.order = arguments.order;
+  gradient_packing.pixels = arguments.pixels;
+  gradient_packing.steps = arguments.steps_per_image;
+  gradient_packing.out_channels = static_cast<int>(shape.out_channels);
+  gradient_packing.packed_outputs = arguments.packed_outputs;
+  gradient_packing.image_stride = shape.out_channels * out_pixels;
+  gradient_packing.channel_stride = channels_last ? 1 : out_pixels;
+  gradient_packing.pixel_stride = channels_last ? shape.out_channels : 1;
+  gradient_packing.inverse_scales = reinterpret_cast<float*>(base + space.gradient_scales);
+  gradient_packing.packed = reinterpret_cast<uint16_t*>(base + space.gradient);
+
   float* total = reinterpret_cast<float*>(base + space.total);
-  cudaMemsetAsync(total, 0, space.input - space.total, cuda_stream);
   for (int64_t first = 0; first < shape.batch; first += space.images) {
     const int64_t images = std::min(space.images, shape.batch - first);
-    cudaMemsetAsync(largest, 0, space.gradient_scales - space.largest, cuda_stream);
+    if (std::is_same_v<T, float>) {
+      cudaMemsetAsync(largest, 0, space.gradient_scales - space.largest, cuda_stream);
+    }
     if (std::is_same_v<T, float> && mask != nullptr) {
       const int64_t count = shape.offset_groups * taps * out_pixels;
       largest_kernel<<<static_cast<unsigned int>(
@@ -599,37 +590,33 @@ void deform_conv_fused_backward_weight(const T* grad_output, const T* input, con
     }
     const T* images_input = input + first * shape.in_channels * pixels;
     const char* packed_input = reinterpret_cast<const char*>(images_input);
-    if (packed) {
-      if (std::is_same_v<T, float>) {
-        channel_largest_kernel<<<static_cast<unsigned int>(
-                                     divide_up(images * pixels, kChannelPixels)),
-                                 kPackThreads, 0, cuda_stream>>>(
-            reinterpret_cast<const float*>(images_input), images * pixels,
-            static_cast<int>(shape.in_channels), input_largest);
-        check_launch("deform_conv_fused channel_largest_kernel");
-      }
-    } else {
-      const dim3 grid(static_cast<unsigned int>(divide_up(pixels, kPackPixels)),
-                      static_cast<unsigned int>(shape.offset_groups * lines),
-                      static_cast<unsigned int>(images));
-      pack_input_kernel<T><<<grid, kPackThreads, 0, cuda_stream>>>(
-          images_input, pixels, static_cast<int>(group_channels), static_cast<int>(lines),
-          shape.in_channels * pixels, channels_last ? 1 : pixels,
-          channels_last ? shape.in_channels : 1, std::is_same_v<T, float> ? input_largest : nullptr,
-          reinterpret_cast<uint4*>(base + space.input));
-      check_launch("deform_conv_fused pack_input_kernel");
+    if (packed && std::is_same_v<T, float>) {
+      channel_largest_kernel<<<static_cast<unsigned int>(
+                                   divide_up(images * pixels, kChannelPixels)),
+                               kPackThreads, 0, cuda_stream>>>(
+          reinterpret_cast<const float*>(images_input), images * pixels,
+          static_cast<int>(shape.in_channels), input_largest);
+      check_launch("deform_conv_fused channel_largest_kernel");
+    }
+    const auto input_packing = deform_conv_fused::input_packing(
+        images_input, shape, layout, std::is_same_v<T, float> ? input_largest : nullptr,
+        base + space.input);
+    if (!packed) {
       packed_input = base + space.input;
     }
-    const dim3 gradient_grid(static_cast<unsigned int>(arguments.steps_per_image),
-                             static_cast<unsigned int>(space.packed_outputs / kPackOutputs),
-                             static_cast<unsigned int>(images));
-    pack_gradient_kernel<T><<<gradient_grid, kPackThreads, 0, cuda_stream>>>(
-        grad_output + first * shape.out_channels * out_pixels, arguments.order, arguments.pixels,
-        static_cast<int>(shape.out_channels), shape.out_channels * out_pixels,
-        channels_last ? 1 : out_pixels, channels_last ? shape.out_channels : 1,
-        arguments.packed_outputs, reinterpret_cast<float*>(base + space.gradient_scales),
-        reinterpret_cast<uint16_t*>(base + space.gradient));
-    check_launch("deform_conv_fused pack_gradient_kernel");
+    gradient_packing.grad_output = grad_output + first * gradient_packing.image_stride;
+    // The sums of all images, and for half precision the zeros that follow.
+    const int64_t bytes = space.largest + (std::is_same_v<T, float> ? 0 : kLineBytes);
+    const int64_t vectors = first == 0 ? bytes / static_cast<int64_t>(sizeof(uint4)) : 0;
+    const int64_t clear_blocks = divide_up(vectors, kClearVectors * kPackThreads);
+    const int64_t gradient_blocks =
+        arguments.steps_per_image * (space.packed_outputs / kPackOutputs) * images;
+    const int64_t input_blocks = packed ? 0 : packing_blocks(input_packing, images);
+    pack_kernel<T><<<static_cast<unsigned int>(clear_blocks + gradient_blocks + input_blocks),
+                     kPackThreads, 0, cuda_stream>>>(
+        reinterpret_cast<uint4*>(base + space.total), vectors, static_cast<uint32_t>(clear_blocks),
+        gradient_packing, static_cast<uint32_t>(gradient_blocks), input_packing);
+    check_launch("deform_conv_fused pack_kernel");
 
     arguments.first_image = first;
     arguments.tile_steps = images * arguments.steps_per_image;

@@ -9,8 +9,10 @@
 #include <type_traits>
 
 #include "csrc/common/cuda_launch.h"
+#include "csrc/common/dependent_launch_cuda.h"
 #include "csrc/common/half.h"
 #include "csrc/deform_conv/fused.h"
+#include "csrc/deform_conv/fused_products.h"
 #include "csrc/deform_conv/fused_sampling.h"
 #include "csrc/deform_conv/tensor_core.h"
 
@@ -61,15 +63,28 @@ __device__ __forceinline__ int first_block(int group, int first_tap, int lines, 
   return (group * taps + first_tap) * lines;
 }
 
-// Packs the weights of output channel blockIdx.x: for each block of the sum a line, which for
-// float32 is 32 high parts, then 32 low parts of the weights times a power of two.
 template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_weight_kernel(const T* weight, int out_channels, int group_channels, int groups, int lines,
-                       int taps, float* inverse_scales, uint32_t* zeros, uint16_t* packed) {
+struct WeightPacking {
+  const T* weight;
+  int out_channels;
+  int packed_outputs;
+  int group_channels;
+  int groups;
+  int lines;
+  int taps;
+  float* inverse_scales;
+  uint32_t* zeros;
+  uint16_t* packed;
+};
+
+// Packs the weights of an output channel, of packed_outputs: for each block of the sum a line,
+// which for float32 is 32 high parts, then 32 low parts of the weights times a power of two.
+template <typename T>
+__device__ __forceinline__ void pack_weight(const WeightPacking<T>& packing, int output) {
   constexpr int kChannels = kLineChannels<T>;
   __shared__ uint32_t warp_largest[kPackThreads / 32];
-  const int output = blockIdx.x;
+  const auto& [weight, out_channels, packed_outputs, group_channels, groups, lines, taps,
+               inverse_scales, zeros, packed] = packing;
   const int count = group_channels * groups * taps;
   const T* row = weight + int64_t{output} * count;
   const bool exists = output < out_channels;
@@ -114,7 +129,7 @@ __global__ void __launch_bounds__(kPackThreads)
     if (exists && channel < group_channels) {
       value = row[(group * group_channels + channel) * taps + tap];
     }
-    uint16_t* out = packed + (int64_t{block} * gridDim.x + output) * (kLineBytes / 2) + lane;
+    uint16_t* out = packed + (int64_t{block} * packed_outputs + output) * (kLineBytes / 2) + lane;
     if constexpr (std::is_same_v<T, float>) {
       const SplitPair parts = split(value * scale, 0.0f);
       out[0] = static_cast<uint16_t>(parts.high & 0xffffu);
@@ -125,19 +140,30 @@ __global__ void __launch_bounds__(kPackThreads)
   }
 }
 
+// Packs the weight, the first `weight_blocks` blocks, and the input, all others.
+template <typename T>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_kernel(const __grid_constant__ WeightPacking<T> weight, uint32_t weight_blocks,
+                const __grid_constant__ InputPacking<T> input) {
+  let_dependents_start();
+  if (blockIdx.x < weight_blocks) {
+    pack_weight(weight, static_cast<int>(blockIdx.x));
+  } else {
+    pack_input(input, blockIdx.x - weight_blocks);
+  }
+}
+
+// Depends on pack_kernel.
 template <typename T, typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads)
     forward_kernel(const char* input, const T* offset, const T* mask, const char* weight,
                    const float* inverse_scales, const T* bias, const char* zeros,
                    ForwardArguments arguments, T* output) {
   constexpr bool kSplit = std::is_same_v<T, float>;
-  using Product = std::conditional_t<kSplit, Half, T>;
   constexpr int kThreads = Tile::kThreads;
   constexpr int kPixels = Tile::kPixels;
   constexpr int kWarpRows = Tile::kWarpPixels / 16;
   constexpr int kWarpColumns = Tile::kWarpOutputs / 8;
-  // Unrolled no further: the compiler would start too much at once for its registers.
-  constexpr int kUnrolled = kSplit ? 2 : Tile::kQuartersPerPass;
   constexpr int kRowsPerPass = kThreads / kLineVectors;
 
   extern __shared__ __align__(1024) char shared[];
@@ -159,24 +185,23 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const uint32_t row_bytes = pixel_bytes * sampling.width;
 
   for (int i = threadIdx.x; i < kPixels; i += kThreads) {
-    int place = -1;
+    int index = -1;
     if (first_pixel + i < arguments.pixels) {
       const Pixel pixel = pixel_at(arguments.order, first_pixel + i);
-      place = pixel.y * arguments.order.width + pixel.x;
+      index = pixel.y * arguments.order.width + pixel.x;
     }
-    pixel_places[i] = place;
+    pixel_places[i] = index;
   }
 
-  // Sampling: the thread's vector, and its first pixel.
   const int vector = threadIdx.x % kLineVectors;
   const int first_row = threadIdx.x / kLineVectors;
   const char* thread_input = input + blockIdx.z * arguments.image_bytes + vector * 16;
   const char* thread_zeros = zeros + vector * 16;
   const char* thread_weight = weight + (int64_t{first_output} * kLineVectors + threadIdx.x) * 16;
 
-  // Where this thread writes, and where ldmatrix reads, in a tile. Rows that are multiples of eight
-  // apart have the same permutation, so a step of rows is a sum; a step of vectors is an exclusive
-  // or.
+  // Where this thread writes, and where ldmatrix reads, in a tile. Rows that are multiples of
+  // eight apart have the same permutation, so a step of rows is a sum; a step of vectors is an
+  // exclusive or.
   const uint32_t write_place = swizzled(first_row, vector);
   const uint32_t split_place = swizzled(first_row, vector / 2) + vector % 2 * 8;
   const uint32_t sample_place = swizzled(warp_pixel + (lane & 15), lane >> 4);
@@ -242,84 +267,27 @@ __global__ void __launch_bounds__(Tile::kThreads)
           if (vector == 0) {
             row_scales[stage * kPixels + row] = power.inverse;
           }
-          const SplitPair first = split(sample[0] * power.scale, sample[1] * power.scale);
-          const SplitPair second = split(sample[2] * power.scale, sample[3] * power.scale);
-          const uint32_t place = tile + split_place + pass * (kRowsPerPass * kLineBytes);
-          store_shared(place, first.high, second.high);
-          store_shared(place ^ 64, first.low, second.low);
+          store_split(tile + split_place + pass * (kRowsPerPass * kLineBytes), sample,
+                      {power.scale, power.scale, power.scale, power.scale});
         } else {
-          store_shared(tile + write_place + pass * (kRowsPerPass * kLineBytes),
-                       {pack<T>(sample[0], sample[1]), pack<T>(sample[2], sample[3]),
-                        pack<T>(sample[4], sample[5]), pack<T>(sample[6], sample[7])});
+          store_whole<T>(tile + write_place + pass * (kRowsPerPass * kLineBytes), sample);
         }
       };
-      // A quarter of the products of a block.
       auto multiply = [&](int quarter, int half, int stage) {
         const uint32_t samples = stages + stage * Tile::kStageBytes + sample_place;
         const uint32_t weights =
             stages + stage * Tile::kStageBytes + Tile::kSampleBytes + weight_place;
-        if constexpr (kSplit) {
-          constexpr int kRows = kWarpRows / 2;
-          const uint32_t step = quarter / 2 * 32;
-          const int row0 = half * kRows;
-          uint32_t high[kRows][4];
-          uint32_t low[kRows][4];
-          float scales[kRows][2];
-#pragma unroll
-          for (int i = 0; i < kRows; ++i) {
-            const uint32_t rows = (row0 + i) * (16 * kLineBytes);
-            load_matrices(high[i], (samples ^ step) + rows);
-            load_matrices(low[i], (samples ^ (step + 64)) + rows);
-            const float* scale =
-                row_scales + stage * kPixels + warp_pixel + (row0 + i) * 16 + lane / 4;
-            scales[i][0] = scale[0];
-            scales[i][1] = scale[8];
-          }
-#pragma unroll
-          for (int j = 0; j < kWarpColumns; j += kSplitGroup) {
-            // High parts in the first two matrices, low parts in the others.
-            uint32_t columns[kSplitGroup][4];
-#pragma unroll
-            for (int n = 0; n < kSplitGroup; ++n) {
-              load_matrices(columns[n], (weights ^ step) + (j + n) * (8 * kLineBytes));
-            }
-            // Tensor cores round sums towards zero, so long sums are float32's own additions.
-            float partial[kRows][kSplitGroup][4] = {};
-            multiply_add_split(partial, high, low, columns);
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-#pragma unroll
-              for (int n = 0; n < kSplitGroup; ++n) {
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                  sums[row0 + i][j + n][k] += partial[i][n][k] * scales[i][k / 2];
-                }
-              }
-            }
-          }
-        } else {
-          const uint32_t step = quarter * 32;
-          uint32_t rows[kWarpRows][4];
-#pragma unroll
-          for (int i = 0; i < kWarpRows; ++i) {
-            load_matrices(rows[i], (samples ^ step) + i * (16 * kLineBytes));
-          }
-#pragma unroll
-          for (int j = 0; j < kWarpColumns; j += 2) {
-            uint32_t columns[4];
-            load_matrices(columns, (weights ^ step) + j * (8 * kLineBytes));
-#pragma unroll
-            for (int i = 0; i < kWarpRows; ++i) {
-              multiply_add<Product>(sums[i][j], rows[i], columns[0], columns[1]);
-              multiply_add<Product>(sums[i][j + 1], rows[i], columns[2], columns[3]);
-            }
-          }
-        }
+        const uint32_t step = kSplit ? quarter / 2 * 32 : quarter * 32;
+        multiply_quarter<T>(sums, samples, row_scales + stage * kPixels + warp_pixel + lane / 4,
+                            quarter, half, [&](uint32_t (&columns)[4], int block) {
+                              load_matrices(columns, (weights ^ step) + block * (8 * kLineBytes));
+                            });
       };
 
       Corners corners;
       const char* line = group_input;
       int tap = 0;
+      wait_for_dependency();
       copy_weights(0);
       commit_copies();
       __syncthreads();
@@ -341,21 +309,10 @@ __global__ void __launch_bounds__(Tile::kThreads)
           copy_weights(stage ^ 1);
         }
         commit_copies();
-#pragma unroll 1
-        for (int first_quarter = 0; first_quarter < 4; first_quarter += kUnrolled) {
-#pragma unroll
-          for (int k = 0; k < kUnrolled; ++k) {
-            const int quarter = first_quarter + k;
-            const int pass = quarter / Tile::kQuartersPerPass;
-            if (more && k % Tile::kQuartersPerPass == 0) {
-              load_samples(corners, line, tap, pass);
-            }
-            multiply(quarter, k, stage);
-            if (more && (k + 1) % Tile::kQuartersPerPass == 0) {
-              store_samples(corners, tap, pass, stage ^ 1);
-            }
-          }
-        }
+        overlap_quarters<T, Tile>(
+            more, [&](int pass) { load_samples(corners, line, tap, pass); },
+            [&](int quarter, int half) { multiply(quarter, half, stage); },
+            [&](int pass) { store_samples(corners, tap, pass, stage ^ 1); });
       }
     }
   }
@@ -379,9 +336,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
       T* plane = image_output + channel * arguments.output_channel_stride;
 #pragma unroll
       for (int i = 0; i < 2 * kWarpRows; ++i) {
-        const int place = pixel_places[thread_row + i * 8];
-        if (place >= 0) {
-          plane[place * arguments.output_pixel_stride] =
+        const int pixel = pixel_places[thread_row + i * 8];
+        if (pixel >= 0) {
+          plane[pixel * arguments.output_pixel_stride] =
               narrow<T>(sums[i / 2][j][i % 2 * 2 + k] * scale + start);
         }
       }
@@ -442,8 +399,9 @@ void launch_forward(const char* input, const T* offset, const T* mask, const cha
   const dim3 grid(static_cast<unsigned int>(divide_up(arguments.pixels, Tile::kPixels)),
                   static_cast<unsigned int>(divide_up(arguments.out_channels, Tile::kOutputs)),
                   static_cast<unsigned int>(images));
-  forward_kernel<T, Tile><<<grid, Tile::kThreads, Tile::kSharedBytes, stream>>>(
-      input, offset, mask, weight, inverse_scales, bias, zeros, arguments, output);
+  const auto kernel = forward_kernel<T, Tile>;
+  launch(can_depend(kernel), kernel, grid, Tile::kThreads, Tile::kSharedBytes, stream, input,
+         offset, mask, weight, inverse_scales, bias, zeros, arguments, output);
   check_launch("deform_conv_fused forward_kernel");
 }
 
@@ -484,17 +442,19 @@ void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, c
   const cudaStream_t cuda_stream = static_cast<cudaStream_t>(stream);
   const ForwardWorkspace space = forward_workspace(shape, sizeof(T), layout);
   char* base = static_cast<char*>(workspace);
-  const int64_t taps = shape.kernel_h * shape.kernel_w;
   const int64_t lines = lines_per_group(shape, sizeof(T));
-  const int64_t group_channels = shape.in_channels / shape.offset_groups;
   float* inverse_scales = reinterpret_cast<float*>(base + space.inverse_scales);
-  pack_weight_kernel<T>
-      <<<static_cast<unsigned int>(packed_outputs(shape)), kPackThreads, 0, cuda_stream>>>(
-          weight, static_cast<int>(shape.out_channels), static_cast<int>(group_channels),
-          static_cast<int>(shape.offset_groups), static_cast<int>(lines), static_cast<int>(taps),
-          inverse_scales, reinterpret_cast<uint32_t*>(base + space.zeros),
-          reinterpret_cast<uint16_t*>(base + space.weight));
-  check_launch("deform_conv_fused pack_weight_kernel");
+  WeightPacking<T> weight_packing;
+  weight_packing.weight = weight;
+  weight_packing.out_channels = static_cast<int>(shape.out_channels);
+  weight_packing.packed_outputs = static_cast<int>(packed_outputs(shape));
+  weight_packing.group_channels = static_cast<int>(shape.in_channels / shape.offset_groups);
+  weight_packing.groups = static_cast<int>(shape.offset_groups);
+  weight_packing.lines = static_cast<int>(lines);
+  weight_packing.taps = static_cast<int>(shape.kernel_h * shape.kernel_w);
+  weight_packing.inverse_scales = inverse_scales;
+  weight_packing.zeros = reinterpret_cast<uint32_t*>(base + space.zeros);
+  weight_packing.packed = reinterpret_cast<uint16_t*>(base + space.weight);
 
   const int64_t pixels = shape.height * shape.width;
   const int64_t out_pixels = shape.out_height * shape.out_width;
@@ -520,20 +480,19 @@ void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, c
     const int64_t images = std::min(step, shape.batch - first);
     const T* images_input = input + first * shape.in_channels * pixels;
     const char* packed_input = reinterpret_cast<const char*>(images_input);
+    const auto input_packing =
+        deform_conv_fused::input_packing(images_input, shape, layout, nullptr, base + space.input);
+    const int64_t weight_blocks = first == 0 ? packed_outputs(shape) : 0;
+    const int64_t input_blocks = packed ? 0 : packing_blocks(input_packing, images);
+    pack_kernel<T>
+        <<<static_cast<unsigned int>(weight_blocks + input_blocks), kPackThreads, 0, cuda_stream>>>(
+            weight_packing, static_cast<uint32_t>(weight_blocks), input_packing);
+    check_launch("deform_conv_fused pack_kernel");
     if (!packed) {
-      const dim3 grid(static_cast<unsigned int>(divide_up(pixels, kPackPixels)),
-                      static_cast<unsigned int>(shape.offset_groups * lines),
-                      static_cast<unsigned int>(images));
-      pack_input_kernel<T><<<grid, kPackThreads, 0, cuda_stream>>>(
-          images_input, pixels, static_cast<int>(group_channels), static_cast<int>(lines),
-          shape.in_channels * pixels, channels_last ? 1 : pixels,
-          channels_last ? shape.in_channels : 1, nullptr,
-          reinterpret_cast<uint4*>(base + space.input));
-      check_launch("deform_conv_fused pack_input_kernel");
       packed_input = base + space.input;
     }
     arguments.first_image = first;
-    const auto launch = [&](auto tile) {
+    const auto convolve = [&](auto tile) {
       launch_forward<T, decltype(tile)>(packed_input, offset, mask, base + space.weight,
                                         inverse_scales, bias, base + space.zeros, arguments, images,
                                         output, cuda_stream);
@@ -545,12 +504,12 @@ void deform_conv_fused_forward(const T* input, const T* offset, const T* mask, c
     };
     if (shape.out_channels > 128 && shared_limit >= WideTile::kSharedBytes &&
         4 * tiles(WideTile{}) >= 3 * processors) {
-      launch(WideTile{});
+      convolve(WideTile{});
     } else if (shape.out_channels > 64 && shared_limit >= MiddleTile::kSharedBytes &&
                4 * tiles(MiddleTile{}) >= 3 * processors) {
-      launch(MiddleTile{});
+      convolve(MiddleTile{});
     } else {
-      launch(SmallTile{});
+      convolve(SmallTile{});
     }
   }
 }

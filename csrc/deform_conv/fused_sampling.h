@@ -25,9 +25,6 @@ constexpr int kLineBytes = 128;
 constexpr int kLineVectors = 8;  // of 16 bytes
 constexpr int64_t kAlignment = 256;
 
-// Blocks of eight columns whose products of split values a warp has under way at a time.
-constexpr int kSplitGroup = 2;
-
 template <typename T>
 constexpr int kLineChannels = kLineBytes / static_cast<int>(sizeof(T));
 
@@ -251,35 +248,101 @@ __device__ __forceinline__ uint32_t largest_in_warp(uint32_t value) {
 }
 
 constexpr int kPackThreads = 256;
-constexpr int kPackPixels = 32;
 
-// Packs a line of 32 pixels a block: blockIdx is (pixels, line, image). Bits of the largest finite
-// magnitude of each (packed) channel go to `largest`, if not null, which starts as zeros.
+// Pixels of a line that a block packs: 32 pairs, or 32 of float32.
 template <typename T>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_input_kernel(const T* input, int64_t pixels, int group_channels, int group_lines,
-                      int64_t image_stride, int64_t channel_stride, int64_t pixel_stride,
-                      uint32_t* largest, uint4* packed) {
-  constexpr int kChannels = kLineChannels<T>;
-  constexpr int kVector = 16 / sizeof(T);
-  __shared__ T tile[kChannels][kPackPixels + 1];
+constexpr int kPackPixels = 128 / static_cast<int>(sizeof(T));
+
+// How the input is packed, a line of kPackPixels pixels a block.
+template <typename T>
+struct InputPacking {
+  const T* input;
+  int64_t pixels;
+  int group_channels;
+  int group_lines;
+  int lines;  // of a pixel
+  int64_t image_stride;
+  int64_t channel_stride;
+  int64_t pixel_stride;
+  bool pairs;  // two pixels of half precision can be read at a time
+  uint32_t* largest;
+  uint4* packed;
+};
+
+// `input` is in `layout`. Bits of the largest finite magnitude of each (packed) channel of float32
+// go to `largest`, which starts as zeros, if it is not null.
+template <typename T>
+InputPacking<T> input_packing(const T* input, const DeformConvShape& shape, Layout layout,
+                              uint32_t* largest, void* packed) {
+  const bool channels_last = layout == Layout::kNhwc;
+  const int64_t lines = lines_per_group(shape, sizeof(T));
+  InputPacking<T> packing;
+  packing.input = input;
+  packing.pixels = shape.height * shape.width;
+  packing.group_channels = static_cast<int>(shape.in_channels / shape.offset_groups);
+  packing.group_lines = static_cast<int>(lines);
+  packing.lines = static_cast<int>(shape.offset_groups * lines);
+  packing.image_stride = shape.in_channels * packing.pixels;
+  packing.channel_stride = channels_last ? 1 : packing.pixels;
+  packing.pixel_stride = channels_last ? shape.in_channels : 1;
+  packing.pairs = !channels_last && packing.pixels % 2 == 0 &&
+                  reinterpret_cast<uintptr_t>(input) % sizeof(uint32_t) == 0;
+  packing.largest = largest;
+  packing.packed = static_cast<uint4*>(packed);
+  return packing;
+}
+
+// Blocks that some images take.
+template <typename T>
+int64_t packing_blocks(const InputPacking<T>& packing, int64_t images) {
+  return divide_up(packing.pixels, kPackPixels<T>) * packing.lines * images;
+}
+
+// Where a block packs. Blocks are numbered by image, by line, by pixels.
+struct PackedLine {
+  int64_t image;
+  int line;  // of a pixel
+  int64_t first_pixel;
+  int first_channel;  // of the offset group
+  int64_t start;      // of that channel of the image, in elements
+};
+
+template <typename T>
+__device__ __forceinline__ PackedLine packed_line(const InputPacking<T>& packing, uint32_t block) {
+  const uint32_t rows =
+      static_cast<uint32_t>((packing.pixels + kPackPixels<T> - 1) / kPackPixels<T>);
+  const uint32_t column = block / rows;
+  PackedLine place;
+  place.image = column / packing.lines;
+  place.line = static_cast<int>(column % packing.lines);
+  place.first_pixel = int64_t{block - column * rows} * kPackPixels<T>;
+  const int group = place.line / packing.group_lines;
+  place.first_channel = (place.line - group * packing.group_lines) * kLineChannels<T>;
+  place.start =
+      place.image * packing.image_stride +
+      (int64_t{group} * packing.group_channels + place.first_channel) * packing.channel_stride;
+  return place;
+}
+
+__device__ __forceinline__ void pack_input(const InputPacking<float>& packing, uint32_t block) {
+  constexpr int kChannels = kLineChannels<float>;
+  constexpr int kPixels = kPackPixels<float>;
+  __shared__ float tile[kChannels][kPixels + 1];
   __shared__ uint32_t line_largest[kChannels];
-  const int64_t first = int64_t{blockIdx.x} * kPackPixels;
-  const int group = blockIdx.y / group_lines;
-  const int first_channel = (blockIdx.y - group * group_lines) * kChannels;
-  const int lane = threadIdx.x % kPackPixels;
-  const T* image = input + blockIdx.z * image_stride +
-                   (int64_t{group} * group_channels + first_channel) * channel_stride;
+  const PackedLine place = packed_line(packing, block);
+  const int64_t first = place.first_pixel;
+  const int lane = threadIdx.x % kPixels;
+  const float* const line = packing.input + place.start;
 #pragma unroll
-  for (int i = 0; i < kChannels * kPackPixels / kPackThreads; ++i) {
-    const int channel = threadIdx.x / kPackPixels + i * (kPackThreads / kPackPixels);
-    T value{};
-    if (first_channel + channel < group_channels && first + lane < pixels) {
-      value = image[channel * channel_stride + (first + lane) * pixel_stride];
+  for (int i = 0; i < kChannels * kPixels / kPackThreads; ++i) {
+    const int channel = threadIdx.x / kPixels + i * (kPackThreads / kPixels);
+    float value = 0;
+    if (place.first_channel + channel < packing.group_channels && first + lane < packing.pixels) {
+      value = line[channel * packing.channel_stride + (first + lane) * packing.pixel_stride];
     }
     tile[channel][lane] = value;
-    if (largest != nullptr) {
-      const uint32_t bits = largest_in_warp(finite_magnitude(widen(value)));
+    if (packing.largest != nullptr) {
+      const uint32_t bits = largest_in_warp(finite_magnitude(value));
       if (lane == 0) {
         line_largest[channel] = bits;
       }
@@ -287,25 +350,73 @@ __global__ void __launch_bounds__(kPackThreads)
   }
   __syncthreads();
   // Most blocks find a larger one there already, and a look costs less than an atomic.
-  if (largest != nullptr && threadIdx.x < kChannels) {
-    uint32_t* known = largest + blockIdx.y * kChannels + threadIdx.x;
+  if (packing.largest != nullptr && threadIdx.x < kChannels) {
+    uint32_t* known = packing.largest + place.line * kChannels + threadIdx.x;
     if (line_largest[threadIdx.x] > __ldcg(known)) {
       atomicMax(known, line_largest[threadIdx.x]);
     }
   }
   const int pixel = threadIdx.x / kLineVectors;
   const int vector = threadIdx.x % kLineVectors;
-  if (first + pixel < pixels) {
-    union {
-      T elements[kVector];
-      uint4 bits;
-    } line;
+  if (first + pixel < packing.pixels) {
+    const float4 values = {tile[vector * 4][pixel], tile[vector * 4 + 1][pixel],
+                           tile[vector * 4 + 2][pixel], tile[vector * 4 + 3][pixel]};
+    float4* const packed = reinterpret_cast<float4*>(packing.packed);
+    packed[((place.image * packing.pixels + first + pixel) * packing.lines + place.line) *
+               kLineVectors +
+           vector] = values;
+  }
+}
+
+// Half precision goes in pairs of pixels.
+template <typename T>
+__device__ __forceinline__ void pack_input(const InputPacking<T>& packing, uint32_t block) {
+  constexpr int kChannels = kLineChannels<T>;
+  constexpr int kPairs = kPackPixels<T> / 2;
+  static_assert(kPairs * kLineVectors == kPackThreads);
+  __shared__ uint32_t tile[kChannels][kPairs + 1];
+  const PackedLine place = packed_line(packing, block);
+  const int lane = threadIdx.x % kPairs;
+  const int64_t pixel = place.first_pixel + 2 * lane;
+  const T* const line = packing.input + place.start + pixel * packing.pixel_stride;
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      line.elements[i] = tile[vector * kVector + i][pixel];
+  for (int i = 0; i < kChannels * kPairs / kPackThreads; ++i) {
+    const int channel = threadIdx.x / kPairs + i * (kPackThreads / kPairs);
+    const T* const at = line + channel * packing.channel_stride;
+    uint32_t pair = 0;
+    if (place.first_channel + channel < packing.group_channels && pixel < packing.pixels) {
+      if (packing.pairs) {
+        pair = *reinterpret_cast<const uint32_t*>(at);
+      } else {
+        pair = at->bits;
+        if (pixel + 1 < packing.pixels) {
+          pair |= static_cast<uint32_t>(at[packing.pixel_stride].bits) << 16;
+        }
+      }
     }
-    packed[((blockIdx.z * pixels + first + pixel) * gridDim.y + blockIdx.y) * kLineVectors +
-           vector] = line.bits;
+    tile[channel][lane] = pair;
+  }
+  __syncthreads();
+  const int pair = threadIdx.x / kLineVectors;
+  const int vector = threadIdx.x % kLineVectors;
+  uint32_t left[4];
+  uint32_t right[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t low = tile[vector * 8 + 2 * i][pair];
+    const uint32_t high = tile[vector * 8 + 2 * i + 1][pair];
+    left[i] = __byte_perm(low, high, 0x5410);
+    right[i] = __byte_perm(low, high, 0x7632);
+  }
+  const int64_t first = place.first_pixel + 2 * pair;
+  uint4* const packed =
+      packing.packed +
+      ((place.image * packing.pixels + first) * packing.lines + place.line) * kLineVectors + vector;
+  if (first < packing.pixels) {
+    packed[0] = {left[0], left[1], left[2], left[3]};
+  }
+  if (first + 1 < packing.pixels) {
+    packed[int64_t{packing.lines} * kLineVectors] = {right[0], right[1], right[2], right[3]};
   }
 }
 

@@ -11,7 +11,7 @@ Tensor heatmaps_to_keypoints(const Tensor& maps, const Tensor& rois) {
   const Tensor heatmaps = contiguous_as(maps, dtype);
   const Tensor cast_rois = contiguous_as(rois, dtype);
   const Tensor keypoints =
-      torch::stable::new_empty(maps, {shape.num_rois, shape.num_keypoints, kKeypointSize}, dtype);
+      new_empty(maps, {shape.num_rois, shape.num_keypoints, kKeypointSize}, dtype);
   dispatch_compute_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     heatmaps_to_keypoints_cpu<T>(data_of<T>(heatmaps), data_of<T>(cast_rois), shape,

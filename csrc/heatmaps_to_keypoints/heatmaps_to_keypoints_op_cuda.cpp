@@ -9,7 +9,7 @@ Tensor heatmaps_to_keypoints(const Tensor& maps, const Tensor& rois) {
   const HeatmapsShape shape = check_heatmaps_to_keypoints(maps, rois);
   const ScalarType dtype = compute_dtype(maps.scalar_type());
   const Tensor keypoints =
-      torch::stable::new_empty(maps, {shape.num_rois, shape.num_keypoints, kKeypointSize}, dtype);
+      new_empty(maps, {shape.num_rois, shape.num_keypoints, kKeypointSize}, dtype);
   if (keypoints.numel() == 0) {
     return keypoints;
   }

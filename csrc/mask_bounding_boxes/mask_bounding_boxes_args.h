@@ -17,7 +17,7 @@ inline MaskBoundingBoxesArgs mask_bounding_boxes_args(const Tensor& masks) {
   DETECTRON2_CHECK(masks.scalar_type() == ScalarType::Bool, op, ": masks must be bool, got ",
                    dtype_name(masks.scalar_type()));
   return {contiguous_as(masks, ScalarType::Bool),
-          torch::stable::new_empty(masks, {masks.size(0), 4}, ScalarType::Float)};
+          new_empty(masks, {masks.size(0), 4}, ScalarType::Float)};
 }
 
 }  // namespace detectron2

@@ -12,7 +12,7 @@ Tensor mask_bounding_boxes(const Tensor& masks) {
   if (masks.numel() == 0) {
     return torch::stable::new_zeros(args.boxes, {count, 4});
   }
-  const Tensor extents = torch::stable::new_empty(
+  const Tensor extents = new_empty(
       masks, {count, mask_bounding_boxes_slices(count, height, width), 4}, ScalarType::Long);
   mask_bounding_boxes_cuda(data_of<uint8_t>(args.masks), count, height, width,
                            mutable_data_of<int64_t>(extents), mutable_data_of<float>(args.boxes),

@@ -46,7 +46,7 @@ inline NmsGroupsArgs nms_groups_args(const Tensor& boxes, const Tensor& valid,
   }
   return {contiguous_as(boxes, compute_dtype(boxes.scalar_type())),
           contiguous_as(valid, ScalarType::Bool), contiguous_classes,
-          torch::stable::new_empty(boxes, {boxes.size(0), boxes.size(1)}, ScalarType::Bool)};
+          new_empty(boxes, {boxes.size(0), boxes.size(1)}, ScalarType::Bool)};
 }
 
 }  // namespace detectron2

@@ -14,8 +14,7 @@ Tensor nms_groups(const Tensor& boxes, const Tensor& valid, std::optional<Tensor
     return args.keep;
   }
   const DeviceGuard guard(boxes.get_device_index());
-  const Tensor workspace =
-      torch::stable::new_empty(boxes, {nms_groups_workspace(groups, size)}, ScalarType::Byte);
+  const Tensor workspace = new_empty(boxes, {nms_groups_workspace(groups, size)}, ScalarType::Byte);
   dispatch_compute_dtype(args.boxes.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     nms_groups_cuda<T>(data_of<T>(args.boxes), args.classes_data(), data_of<bool>(args.valid),

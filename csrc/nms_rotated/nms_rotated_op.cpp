@@ -10,7 +10,7 @@ Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_thresho
   const Tensor order = aten::stable_argsort_descending(scores);
   const Tensor sorted =
       contiguous_as(aten::index_select(boxes, 0, order), compute_dtype(boxes.scalar_type()));
-  const Tensor keep = torch::stable::new_empty(boxes, {boxes.size(0)}, ScalarType::Bool);
+  const Tensor keep = new_empty(boxes, {boxes.size(0)}, ScalarType::Bool);
   dispatch_compute_dtype(sorted.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     nms_rotated_cpu<T>(data_of<T>(sorted), sorted.size(0), iou_threshold,

@@ -9,7 +9,7 @@ namespace {
 
 // Where CUDA sorts, a NaN comes first or last by its sign, and bfloat16's never first.
 Tensor stable_argsort_descending(const Tensor& float_scores) {
-  Tensor nan = torch::stable::new_empty(float_scores, {1});
+  Tensor nan = new_empty(float_scores, {1});
   torch::stable::fill_(nan, std::numeric_limits<double>::quiet_NaN());
   return aten::stable_argsort_descending(
       aten::where(aten::not_equal(float_scores, float_scores), nan, float_scores));
@@ -18,7 +18,7 @@ Tensor stable_argsort_descending(const Tensor& float_scores) {
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
   check_nms_rotated_args(boxes, scores);
   const int64_t count = boxes.size(0);
-  Tensor kept = torch::stable::new_empty(boxes, {count}, ScalarType::Long);
+  Tensor kept = new_empty(boxes, {count}, ScalarType::Long);
   if (count == 0) {
     return kept;
   }
@@ -32,8 +32,8 @@ Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_thresho
   int64_t num_kept = 0;
   dispatch_compute_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
-    const Tensor workspace = torch::stable::new_empty(
-        boxes, {nms_rotated_workspace(count, sizeof(T))}, ScalarType::Byte);
+    const Tensor workspace =
+        new_empty(boxes, {nms_rotated_workspace(count, sizeof(T))}, ScalarType::Byte);
     num_kept =
         nms_rotated_cuda<T>(data_of<T>(contiguous_boxes), data_of<T>(contiguous_scores),
                             wants_order ? data_of<int64_t>(order) : nullptr, count, iou_threshold,

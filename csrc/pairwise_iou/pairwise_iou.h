@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "csrc/common/parallel_for.h"
 #include "csrc/common/aligned_box.h"
+#include "csrc/common/parallel_for.h"
 
 namespace detectron2 {
 

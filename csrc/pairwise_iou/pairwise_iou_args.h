@@ -22,7 +22,7 @@ inline PairwiseIouArgs pairwise_iou_args(OverlapOf of, const Tensor& boxes1, con
   check_same_device(op, "boxes1", boxes1, "boxes2", boxes2);
   const ScalarType dtype = compute_dtype(boxes1.scalar_type());
   return {contiguous_as(boxes1, dtype), contiguous_as(boxes2, dtype),
-          torch::stable::new_empty(boxes1, {boxes1.size(0), boxes2.size(0)}, dtype)};
+          new_empty(boxes1, {boxes1.size(0), boxes2.size(0)}, dtype)};
 }
 
 }  // namespace detectron2

@@ -37,8 +37,8 @@ inline PasteMasksArgs paste_masks_args(const Tensor& masks, const Tensor& boxes,
   const Tensor stored = contiguous_as(masks, is_double ? ScalarType::Double : masks.scalar_type());
   return {stored,
           contiguous_as(boxes, compute_dtype(stored.scalar_type())),
-          torch::stable::new_empty(masks, {masks.size(0), height, width},
-                                   threshold >= 0 ? ScalarType::Bool : ScalarType::Byte),
+          new_empty(masks, {masks.size(0), height, width},
+                    threshold >= 0 ? ScalarType::Bool : ScalarType::Byte),
           {masks.size(0), masks.size(1), masks.size(2), height, width}};
 }
 

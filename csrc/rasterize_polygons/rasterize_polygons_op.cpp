@@ -51,8 +51,7 @@ Tensor rasterize_polygons(const Tensor& vertices, const Tensor& polygon_offsets,
   DETECTRON2_CHECK(height >= 0 && height <= largest && width >= 0 && width <= largest, kOp,
                    ": height and width must be from 0 to 2**31 - 1, got ", height, " and ", width);
   const int64_t num_instances = instances.numel() - 1;
-  const Tensor masks =
-      torch::stable::new_empty(points, {num_instances, height, width}, ScalarType::Bool);
+  const Tensor masks = new_empty(points, {num_instances, height, width}, ScalarType::Bool);
   if (masks.numel() > 0) {
     rasterize_polygons_cpu(
         {values, data_of<int64_t>(polygons), data_of<int64_t>(instances), num_instances}, height,

@@ -18,7 +18,7 @@ Tensor resize_bilinear(const Tensor& image, int64_t height, int64_t width) {
                      ": sizes must be from 1 to 2**29 - 1, got an image of ", image.size(1), " x ",
                      image.size(2), " to be resized to ", height, " x ", width);
   }
-  const Tensor resized = torch::stable::new_empty(image, {image.size(0), height, width});
+  const Tensor resized = new_empty(image, {image.size(0), height, width});
   if (image.size(0) > 0) {
     resize_bilinear_cpu({data_of<uint8_t>(image), image.size(0), image.size(1), image.size(2),
                          image.stride(0), image.stride(1), image.stride(2)},

@@ -40,7 +40,7 @@ inline int64_t most_channel_blocks(const RoiAlignShape& shape) {
 }
 
 struct AllPixels {
-  __device__ bool operator()(int64_t, int64_t, int64_t) const { return true; }
+  __device__ unsigned int operator()(int64_t, int64_t, int64_t) const { return 3; }
 };
 
 // Lays out the tiles; returns how many there are, at most kMaxBlocks + 1.

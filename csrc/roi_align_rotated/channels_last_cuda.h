@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "csrc/common/channels_last_cuda.h"
+#include "csrc/common/dependent_launch_cuda.h"
 #include "csrc/common/store_pooled_cuda.h"
 #include "csrc/common/warp_cuda.h"
 #include "csrc/roi_align_rotated/roi_align_rotated.h"
@@ -52,23 +53,69 @@ __device__ __forceinline__ RoiRow load_row(const RoiRows& rois, int k) {
 // More of them are not looked at for each square.
 constexpr int64_t kMaxTestedRois = 4096;
 
-// Whether a RoI can sample one of some pixels in a row of an image: whether the circle about the
-// RoI meets the rows and columns that they are in. The margin is three pixels: samples up to a
-// pixel outside the map are moved onto it, and read the next pixel, too; and some rounding.
-// For all threads of a block of kThreads.
+// Pixels side by side of one or more rows of an image, in the form that distances are taken from.
+struct PixelBox {
+  float left;
+  float right;
+  float top;
+  float bottom;
+
+  // The square of the distance to a point.
+  __device__ __forceinline__ float distance2(float x, float y) const {
+    const float beside = fmaxf(fmaxf(left - x, x - right), 0.0f);
+    const float above = fmaxf(fmaxf(top - y, y - bottom), 0.0f);
+    return beside * beside + above * above;
+  }
+};
+
+// The pixels from `first` to `last` of an image: the end of a row and the start of the next one, or
+// twice the same box.
+struct PixelRun {
+  PixelBox boxes[2];
+
+  __device__ PixelRun(int first, int last, int width) {
+    const int top = first / width;
+    const int bottom = last / width;
+    const int left = first - top * width;
+    const int right = last - bottom * width;
+    const float last_column = static_cast<float>(width - 1);
+    const float rows[2] = {static_cast<float>(top), static_cast<float>(bottom)};
+    if (top == bottom) {
+      boxes[0] = {static_cast<float>(left), static_cast<float>(right), rows[0], rows[0]};
+      boxes[1] = boxes[0];
+    } else if (top + 1 == bottom) {
+      boxes[0] = {static_cast<float>(left), last_column, rows[0], rows[0]};
+      boxes[1] = {0.0f, static_cast<float>(right), rows[1], rows[1]};
+    } else {
+      boxes[0] = {0.0f, last_column, rows[0], rows[1]};
+      boxes[1] = boxes[0];
+    }
+  }
+
+  __device__ __forceinline__ float distance2(float x, float y) const {
+    return fminf(boxes[0].distance2(x, y), boxes[1].distance2(x, y));
+  }
+};
+
+// Whether a RoI can sample one of the pixels of the halves of a square: whether the circle about
+// the RoI meets them. The margin is three pixels: samples up to a pixel outside the map are moved
+// onto it, and read the next pixel, too; and some rounding. Bit 0 is for the first half, bit 1 for
+// the second. For all threads of a block of kThreads.
 template <int kThreads>
-__device__ __forceinline__ bool any_roi_near(const RoiRows& rois, int64_t image,
-                                             int64_t first_pixel, int64_t last_pixel,
-                                             const RoiAlignRotatedShape& shape) {
-  const int64_t top = first_pixel / shape.width;
-  const int64_t bottom = last_pixel / shape.width;
-  const int64_t left = top == bottom ? first_pixel - top * shape.width : 0;
-  const int64_t right = top == bottom ? last_pixel - top * shape.width : shape.width - 1;
+__device__ __forceinline__ unsigned int halves_near_roi(const RoiRows& rois, int64_t image,
+                                                        int first_pixel, int last_pixel,
+                                                        const RoiAlignRotatedShape& shape) {
+  const int width = static_cast<int>(shape.width);
+  const int middle = min(first_pixel + kHalfSquare, last_pixel);
+  const PixelRun first_half(first_pixel, min(first_pixel + kHalfSquare - 1, last_pixel), width);
+  const PixelRun second_half(middle, last_pixel, width);
   const float scale = static_cast<float>(shape.spatial_scale);
   const int num_rois = static_cast<int>(shape.num_rois);
-  for (int first = 0; first < num_rois; first += kThreads) {
+  unsigned int halves = 0;
+  for (int first = 0; first < num_rois && halves != 3; first += kThreads) {
     const int k = first + static_cast<int>(threadIdx.x);
-    bool near = false;
+    bool near_first = false;
+    bool near_second = false;
     if (k < num_rois) {
       const RoiRow row = load_row(rois, k);
       const float center_x = row.values[1] * scale - 0.5f;
@@ -76,29 +123,29 @@ __device__ __forceinline__ bool any_roi_near(const RoiRows& rois, int64_t image,
       const float diagonal =
           sqrtf(row.values[3] * row.values[3] + row.values[4] * row.values[4]) * scale;
       const float reach = diagonal * 0.50001f + 3;
-      const float beside = fmaxf(
-          fmaxf(static_cast<float>(left) - center_x, center_x - static_cast<float>(right)), 0.0f);
-      const float above = fmaxf(
-          fmaxf(static_cast<float>(top) - center_y, center_y - static_cast<float>(bottom)), 0.0f);
-      near = static_cast<int64_t>(row.values[0]) == image &&
-             !(beside * beside + above * above > reach * reach);
+      // Negated, so that a RoI with NaN is near.
+      if (static_cast<int64_t>(row.values[0]) == image) {
+        near_first = !(first_half.distance2(center_x, center_y) > reach * reach);
+        near_second = !(second_half.distance2(center_x, center_y) > reach * reach);
+      }
     }
-    if (__syncthreads_or(near)) {
-      return true;
-    }
+    halves |= __syncthreads_or(near_first) ? 1u : 0u;
+    halves |= __syncthreads_or(near_second) ? 2u : 0u;
   }
-  return false;
+  return halves;
 }
 
-// The squares to bring into the other order: those that a RoI may sample, or all if there are too
-// many RoIs to look at.
+// The halves of squares to bring into the other order: those that a RoI may sample, or all if there
+// are too many RoIs to look at. Pixels are counted in 32 bits.
 struct SampledSquares {
   RoiRows rois;
   RoiAlignRotatedShape shape;
 
-  __device__ bool operator()(int64_t image, int64_t first_pixel, int64_t last_pixel) const {
-    return shape.num_rois > kMaxTestedRois ||
-           any_roi_near<kSquareThreads>(rois, image, first_pixel, last_pixel, shape);
+  __device__ unsigned int operator()(int64_t image, int64_t first_pixel, int64_t last_pixel) const {
+    return shape.num_rois > kMaxTestedRois
+               ? 3u
+               : halves_near_roi<kSquareThreads>(rois, image, static_cast<int>(first_pixel),
+                                                 static_cast<int>(last_pixel), shape);
   }
 };
 
@@ -168,7 +215,8 @@ __device__ __forceinline__ void find_corners(const RotatedRoi<float>& roi, int b
 }
 
 // A block takes a RoI and kWarp * words words of each pixel. It finds the samples of some bins,
-// then each warp takes some of these bins; `tile_bins` bins are written at a time.
+// then each warp takes some of these bins; `tile_bins` bins are written at a time. It may depend on
+// the kernel that brings the features' channels side by side.
 template <typename T, int words>
 __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
     pool_channels_last_kernel(const uint32_t* features, int pixel_words, RoiRows rois,
@@ -196,6 +244,7 @@ __global__ void __launch_bounds__(kPoolThreads, kPoolBlocks)
     }
   }
   __syncthreads();
+  wait_for_dependency();
   const RotatedRoi<float>& roi = tile.roi;
   const int64_t bin_samples = roi.samples_y * roi.samples_x;
   if (roi.batch_index < 0 || bin_samples == 0) {

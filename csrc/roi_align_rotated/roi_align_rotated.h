@@ -68,10 +68,12 @@ void roi_align_rotated_channels_last_cuda(const T* features, RoiRows rois,
                                           const RoiAlignRotatedShape& shape, int64_t pixel_stride,
                                           T* channels_last, void* stream);
 
+// `just_copied`: whether the call above, for these features, is the last work in the stream.
 template <typename T>
 void roi_align_rotated_pool_channels_last_cuda(const T* features, int64_t pixel_stride,
-                                               RoiRows rois, const RoiAlignRotatedShape& shape,
-                                               T* pooled, void* stream);
+                                               bool just_copied, RoiRows rois,
+                                               const RoiAlignRotatedShape& shape, T* pooled,
+                                               void* stream);
 
 // Adds to grad_features with atomics, so in no fixed order.
 template <typename T>

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "csrc/common/cuda_launch.h"
+#include "csrc/common/dependent_launch_cuda.h"
 #include "csrc/roi_align_rotated/backward_cuda.h"
 #include "csrc/roi_align_rotated/channels_last_cuda.h"
 #include "csrc/roi_align_rotated/roi_align_rotated.h"
@@ -110,7 +111,7 @@ inline bool fits_32_bits(const RoiAlignRotatedShape& shape, int64_t block_channe
 }
 
 template <int words, typename T>
-void pool_channels_last(const T* features, int64_t pixel_stride, RoiRows rois,
+void pool_channels_last(const T* features, int64_t pixel_stride, bool depends, RoiRows rois,
                         const RoiAlignRotatedShape& shape, T* pooled, cudaStream_t stream) {
   const int64_t bins = shape.pooled_height * shape.pooled_width;
   const int64_t parts = divide_up(bins, kPoolBins);
@@ -118,11 +119,11 @@ void pool_channels_last(const T* features, int64_t pixel_stride, RoiRows rois,
       shape.num_rois * divide_up(shape.channels, kWarp * words * kWordChannels<T>);
   constexpr int kShared = sizeof(PooledTile<T, words>);
   static_assert(kShared <= 48 * 1024);
-  pool_channels_last_kernel<T, words>
-      <<<static_cast<unsigned int>(blocks), kPoolThreads, kShared, stream>>>(
-          reinterpret_cast<const uint32_t*>(features),
-          static_cast<int>(pixel_stride / kWordChannels<T>), rois, shape,
-          static_cast<int>(divide_up(bins, parts)), pooled);
+  const auto kernel = pool_channels_last_kernel<T, words>;
+  launch(depends && can_depend(kernel), kernel, static_cast<unsigned int>(blocks), kPoolThreads,
+         kShared, stream, reinterpret_cast<const uint32_t*>(features),
+         static_cast<int>(pixel_stride / kWordChannels<T>), rois, shape,
+         static_cast<int>(divide_up(bins, parts)), pooled);
   check_launch("roi_align_rotated pool_channels_last_kernel");
 }
 
@@ -169,17 +170,18 @@ void roi_align_rotated_channels_last_cuda(const T* features, RoiRows rois,
 
 template <typename T>
 void roi_align_rotated_pool_channels_last_cuda(const T* features, int64_t pixel_stride,
-                                               RoiRows rois, const RoiAlignRotatedShape& shape,
-                                               T* pooled, void* stream) {
+                                               bool just_copied, RoiRows rois,
+                                               const RoiAlignRotatedShape& shape, T* pooled,
+                                               void* stream) {
   using namespace roi_align_rotated_detail;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   const int64_t words = divide_up(shape.channels, kWordChannels<T>);
   if (words <= kWarp) {
-    pool_channels_last<1>(features, pixel_stride, rois, shape, pooled, cuda_stream);
+    pool_channels_last<1>(features, pixel_stride, just_copied, rois, shape, pooled, cuda_stream);
   } else if (words <= 2 * kWarp) {
-    pool_channels_last<2>(features, pixel_stride, rois, shape, pooled, cuda_stream);
+    pool_channels_last<2>(features, pixel_stride, just_copied, rois, shape, pooled, cuda_stream);
   } else {
-    pool_channels_last<4>(features, pixel_stride, rois, shape, pooled, cuda_stream);
+    pool_channels_last<4>(features, pixel_stride, just_copied, rois, shape, pooled, cuda_stream);
   }
 }
 
@@ -224,7 +226,7 @@ DETECTRON2_INSTANTIATE(BFloat16)
   template void roi_align_rotated_channels_last_cuda<T>(                   \
       const T*, RoiRows, const RoiAlignRotatedShape&, int64_t, T*, void*); \
   template void roi_align_rotated_pool_channels_last_cuda<T>(              \
-      const T*, int64_t, RoiRows, const RoiAlignRotatedShape&, T*, void*);
+      const T*, int64_t, bool, RoiRows, const RoiAlignRotatedShape&, T*, void*);
 DETECTRON2_INSTANTIATE(float)
 DETECTRON2_INSTANTIATE(Half)
 DETECTRON2_INSTANTIATE(BFloat16)

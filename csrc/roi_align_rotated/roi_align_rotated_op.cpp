@@ -36,8 +36,8 @@ Tensor roi_align_rotated_forward(const Tensor& input, const Tensor& rois, double
   const ScalarType dtype = compute_dtype(input.scalar_type());
   const Tensor features = contiguous_as(input, dtype);
   const Tensor cast_rois = contiguous_as(rois, dtype);
-  const Tensor pooled = torch::stable::new_empty(
-      input, {shape.num_rois, shape.channels, pooled_height, pooled_width}, dtype);
+  const Tensor pooled =
+      new_empty(input, {shape.num_rois, shape.channels, pooled_height, pooled_width}, dtype);
   dispatch_compute_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     check_rois("roi_align_rotated_forward", data_of<T>(cast_rois), shape);

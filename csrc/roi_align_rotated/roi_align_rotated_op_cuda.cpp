@@ -41,8 +41,8 @@ struct NarrowRois {
 };
 
 Tensor new_pooled(const Tensor& input, const RoiAlignRotatedShape& shape) {
-  return torch::stable::new_empty(
-      input, {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width});
+  return new_empty(input, {shape.num_rois, shape.channels, shape.pooled_height, shape.pooled_width},
+                   input.scalar_type());
 }
 
 // Pools features whose channels are, or are first brought, side by side.
@@ -56,14 +56,14 @@ Tensor pool_channels_last(const Tensor& input, const Tensor& rois, bool as_they_
   if (!as_they_are) {
     const Tensor planes = contiguous_as(input, input.scalar_type());
     pixel_stride = (shape.channels + kVector<T> - 1) / kVector<T> * kVector<T>;
-    features = torch::stable::new_empty(
-        input, {shape.batch_size, shape.height, shape.width, pixel_stride});
+    features = new_empty(input, {shape.batch_size, shape.height, shape.width, pixel_stride},
+                         input.scalar_type());
     roi_align_rotated_channels_last_cuda(data_of<T>(planes), narrow.rows, shape, pixel_stride,
                                          mutable_data_of<T>(features), stream);
   }
   const Tensor pooled = new_pooled(input, shape);  // only now, while the device is at work
-  roi_align_rotated_pool_channels_last_cuda(data_of<T>(features), pixel_stride, narrow.rows, shape,
-                                            mutable_data_of<T>(pooled), stream);
+  roi_align_rotated_pool_channels_last_cuda(data_of<T>(features), pixel_stride, !as_they_are,
+                                            narrow.rows, shape, mutable_data_of<T>(pooled), stream);
   return pooled;
 }
 
@@ -90,8 +90,7 @@ Tensor roi_align_rotated_forward(const Tensor& input, const Tensor& rois, double
   const RoiAlignRotatedShape shape = check_roi_align_rotated_forward(
       input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio);
   if (shape.num_rois == 0 || shape.channels == 0) {
-    return torch::stable::new_empty(input,
-                                    {shape.num_rois, shape.channels, pooled_height, pooled_width});
+    return new_pooled(input, shape);
   }
   const DeviceGuard guard(input.get_device_index());
   std::optional<Tensor> pooled;

@@ -10,7 +10,7 @@ Tensor sigmoid_focal_loss(const Tensor& logits, const Tensor& labels, double alp
   const ScalarType dtype = compute_dtype(logits.scalar_type());
   const Tensor values = contiguous_as(logits, dtype);
   const Tensor classes = contiguous_as(labels, ScalarType::Long);
-  const Tensor losses = torch::stable::new_empty(values, {shape.rows}, dtype);
+  const Tensor losses = new_empty(values, {shape.rows}, dtype);
   dispatch_compute_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     sigmoid_focal_loss_cpu<T>(data_of<T>(values), data_of<int64_t>(classes), shape,
@@ -26,7 +26,7 @@ Tensor sigmoid_focal_loss_backward(const Tensor& grad, const Tensor& logits, con
   const Tensor scale = contiguous_as(grad, dtype);
   const Tensor values = contiguous_as(logits, dtype);
   const Tensor classes = contiguous_as(labels, ScalarType::Long);
-  const Tensor result = torch::stable::new_empty(values, {shape.rows, shape.classes}, dtype);
+  const Tensor result = new_empty(values, {shape.rows, shape.classes}, dtype);
   dispatch_compute_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     sigmoid_focal_loss_backward_cpu<T>(*data_of<T>(scale), data_of<T>(values),

@@ -9,8 +9,8 @@ Tensor sigmoid_focal_loss(const Tensor& logits, const Tensor& labels, double alp
   const FocalLossShape shape = check_focal_loss_args(logits, labels, alpha, gamma);
   const ScalarType dtype = logits.scalar_type();
   const bool is_empty = logits.numel() == 0;
-  const Tensor partials = torch::stable::new_empty(
-      logits, {is_empty ? 0 : sigmoid_focal_loss_partials(shape)}, compute_dtype(dtype));
+  const Tensor partials =
+      new_empty(logits, {is_empty ? 0 : sigmoid_focal_loss_partials(shape)}, compute_dtype(dtype));
   if (!is_empty) {
     const DeviceGuard guard(logits.get_device_index());
     const Tensor values = contiguous_as(logits, dtype);
@@ -29,7 +29,7 @@ Tensor sigmoid_focal_loss_backward(const Tensor& grad, const Tensor& logits, con
                                    double alpha, double gamma) {
   const FocalLossShape shape = check_focal_loss_args(logits, labels, alpha, gamma);
   const ScalarType dtype = logits.scalar_type();
-  const Tensor result = torch::stable::new_empty(logits, {shape.rows, shape.classes}, dtype);
+  const Tensor result = new_empty(logits, {shape.rows, shape.classes}, dtype);
   if (logits.numel() == 0) {
     return result;
   }

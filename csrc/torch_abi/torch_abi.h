@@ -13,6 +13,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -168,17 +169,34 @@ inline Tensor contiguous_as(const Tensor& tensor, ScalarType dtype) {
 
 // An uninitialised tensor on the device of `like`. Cheaper than torch::stable::new_empty, which
 // goes through the dispatcher with boxed arguments.
-template <std::size_t dims>
-inline Tensor empty_strided(const Tensor& like, const std::array<int64_t, dims>& sizes,
-                            const std::array<int64_t, dims>& strides, ScalarType dtype) {
+inline Tensor empty_strided(const Tensor& like, int64_t dims, const int64_t* sizes,
+                            const int64_t* strides, ScalarType dtype) {
   int32_t device_type = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   const int32_t dtype_code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes.data(), strides.data(),
-                                                         dtype_code, device_type,
-                                                         like.get_device_index(), &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dims, sizes, strides, dtype_code, device_type, like.get_device_index(), &handle));
   return Tensor(handle);
+}
+
+template <std::size_t dims>
+inline Tensor empty_strided(const Tensor& like, const std::array<int64_t, dims>& sizes,
+                            const std::array<int64_t, dims>& strides, ScalarType dtype) {
+  return empty_strided(like, static_cast<int64_t>(dims), sizes.data(), strides.data(), dtype);
+}
+
+// The same, contiguous, of up to eight dimensions; the dtype of `like` unless another is given.
+inline Tensor new_empty(const Tensor& like, std::initializer_list<int64_t> sizes,
+                        std::optional<ScalarType> dtype = std::nullopt) {
+  std::array<int64_t, 8> strides = {};
+  int64_t stride = 1;
+  for (std::size_t dim = sizes.size(); dim-- > 0;) {
+    strides[dim] = stride;
+    stride *= std::max<int64_t>(sizes.begin()[dim], 1);
+  }
+  return empty_strided(like, static_cast<int64_t>(sizes.size()), sizes.begin(), strides.data(),
+                       dtype.has_value() ? *dtype : like.scalar_type());
 }
 
 template <typename T>

@@ -638,6 +638,31 @@ def test_large_batch_on_cuda(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_replayed_in_a_cuda_graph(dtype: torch.dtype) -> None:
+    shape = LARGE_SHAPES[1]
+    tensors = random_tensors(shape, dtype, "cuda")
+    convolution = convolution_of(shape)
+
+    def both() -> list[Tensor]:
+        output = deform_conv(*tensors, *convolution)
+        arguments = (output, *tensors[:4], *convolution, True, True)
+        return [output, *deform_conv_backward(*arguments)]
+
+    both()  # loads the kernels
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        replayed = both()
+    for seed in (1, 2):
+        for tensor, new in zip(tensors, random_tensors(shape, dtype, "cuda", seed), strict=True):
+            tensor.copy_(new)
+        graph.replay()
+        expected = both()
+        assert torch.equal(replayed[0], expected[0])
+        check_close(replayed[1:], expected[1:], dtype)
+
+
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("offset_dtype", [torch.float16, torch.float32], ids=["fused", "general"])
 def test_more_than_two_to_the_31_elements(offset_dtype: torch.dtype) -> None:

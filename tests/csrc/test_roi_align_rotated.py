@@ -482,6 +482,22 @@ def test_does_not_wait_for_the_device(channels: int) -> None:
 
 
 @pytest.mark.gpu
+def test_replayed_in_a_cuda_graph() -> None:
+    """Kernels that start before the one ahead of them ends do so in a graph, too."""
+    input = random_features()[:, :1].repeat(1, 48, 1, 1).cuda()
+    rois = random_rois(50, 1.0).cuda()
+    arguments = (rois, 1.0, 7, 7, 2)
+    roi_align_rotated_forward(input, *arguments)  # loads the kernels
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        pooled = roi_align_rotated_forward(input, *arguments)
+    for seed in (1, 2):
+        input.copy_(random_features(seed)[:, :1])
+        graph.replay()
+        assert torch.equal(pooled, roi_align_rotated_forward(input, *arguments))
+
+
+@pytest.mark.gpu
 def test_more_than_2_to_the_31_elements() -> None:
     """Both the features and the pooled features pass the range of 32-bit offsets."""
     channels, side = 2048, 1050

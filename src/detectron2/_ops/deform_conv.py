@@ -29,6 +29,7 @@ from detectron2._ops import (
     deform_conv_composite,
     native,  # noqa: F401  (loads the operators)
 )
+from detectron2._ops.eager import EagerOperator, is_transformed
 from detectron2._ops.gradients import alert_not_deterministic
 
 _library = torch.library.Library("detectron2", "IMPL")
@@ -105,7 +106,7 @@ def _grad_of_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if any(need_data) or need_weight:
         if grad.is_cuda:
             alert_not_deterministic("deform_conv_backward on CUDA")
-        results = torch.ops.detectron2.deform_conv_backward(
+        results = deform_conv_backward(
             grad, *ctx.saved_tensors, *ctx.convolution, any(need_data), need_weight
         )
         gradients = [
@@ -116,22 +117,36 @@ def _grad_of_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (*gradients, grad_bias, *(None,) * 5)
 
 
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    pass
+
+
 def _no_second_derivatives(ctx: Any, *grads: Tensor) -> None:
     raise NotImplementedError("deform_conv has no second derivatives")
 
 
-torch.library.register_autograd(
-    "detectron2::deform_conv", _grad_of_forward, setup_context=_save_forward
-)
-torch.library.register_autograd("detectron2::deform_conv_backward", _no_second_derivatives)
+_deform_conv = EagerOperator("deform_conv", _grad_of_forward, _save_forward)
+deform_conv_backward = EagerOperator("deform_conv_backward", _no_second_derivatives, _save_nothing)
 
 
 # ---- Autocast ------------------------------------------------------------------------------------
 
+_AUTOCAST_KEYS = {
+    device_type: torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+    for device_type, key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA"))
+}
 
-def _register_autocast(device_type: str, key: str) -> None:
-    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
+def _cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    # As PyTorch does for its convolutions, which leave float64 alone.
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(
+        tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
+        for tensor in tensors
+    )
+
+
+def _register_autocast(device_type: str, keys: torch._C.DispatchKeySet) -> None:
     def cast_and_convolve(
         input: Tensor,
         offset: Tensor,
@@ -140,20 +155,33 @@ def _register_autocast(device_type: str, key: str) -> None:
         bias: Tensor | None,
         *convolution: Any,
     ) -> Tensor:
-        # As PyTorch does for its convolutions, which leave float64 alone.
-        dtype = torch.get_autocast_dtype(device_type)
-        input, weight, bias = (
-            tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
-            for tensor in (input, weight, bias)
-        )
+        input, weight, bias = _cast(device_type, input, weight, bias)
         with torch._C._ExcludeDispatchKeyGuard(keys):
             return torch.ops.detectron2.deform_conv(input, offset, mask, weight, bias, *convolution)
 
-    _library.impl("deform_conv", cast_and_convolve, key)
+    _library.impl("deform_conv", cast_and_convolve, keys.highestPriorityTypeId().name)
 
 
-_register_autocast("cpu", "AutocastCPU")
-_register_autocast("cuda", "AutocastCUDA")
+for _device_type, _keys in _AUTOCAST_KEYS.items():
+    _register_autocast(_device_type, _keys)
+
+
+def convolve(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    *convolution: Any,
+) -> Tensor:
+    """``torch.ops.detectron2.deform_conv``, sooner where nothing is traced or compiled."""
+    device_type = "cuda" if input.is_cuda else "cpu"
+    casts = torch.is_autocast_enabled(device_type) and input.device.type == device_type
+    if not casts or is_transformed():
+        return _deform_conv(input, offset, mask, weight, bias, *convolution)
+    input, weight, bias = _cast(device_type, input, weight, bias)
+    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST_KEYS[device_type]):
+        return _deform_conv(input, offset, mask, weight, bias, *convolution)
 
 
 # ---- Other devices -------------------------------------------------------------------------------

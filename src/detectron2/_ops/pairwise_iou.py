@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2._ops.eager import EagerOperator
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def _save_boxes(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _register(name: str, formulation: Callable[[Tensor, Tensor], Tensor]) -> None:
+def _operator(name: str, formulation: Callable[[Tensor, Tensor], Tensor]) -> EagerOperator:
     def fake(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         dtype = torch.float64 if boxes1.dtype == torch.float64 else torch.float32
         return boxes1.new_empty((boxes1.shape[0], boxes2.shape[0]), dtype=dtype)
@@ -71,9 +72,9 @@ def _register(name: str, formulation: Callable[[Tensor, Tensor], Tensor]) -> Non
         )
         return tuple(next(grads) if needed else None for needed in ctx.needs_input_grad)
 
-    torch.library.register_fake(name)(fake)
-    torch.library.register_autograd(name, backward, setup_context=_save_boxes)
+    torch.library.register_fake(f"detectron2::{name}")(fake)
+    return EagerOperator(name, backward, _save_boxes)
 
 
-_register("detectron2::pairwise_iou", iou)
-_register("detectron2::pairwise_ioa", ioa)
+pairwise_iou = _operator("pairwise_iou", iou)
+pairwise_ioa = _operator("pairwise_ioa", ioa)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2._ops.eager import EagerOperator
 
 
 @torch.library.register_fake("detectron2::roi_align_forward")
@@ -87,7 +88,7 @@ def _grad_of_forward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     needed = ctx.needs_input_grad[0]
     grads: list[Tensor | None] = [None] * len(needed)
     if any(needed):
-        gradients = torch.ops.detectron2.roi_align_backward(
+        gradients = roi_align_backward(
             grad,
             *ctx.saved_tensors,
             ctx.spatial_scales,
@@ -110,15 +111,11 @@ def _grad_of_backward(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...
     # Pooling is linear in the features, so the derivative of its transpose is pooling itself.
     grad_grad = None
     if ctx.needs_input_grad[0]:
-        grad_grad = torch.ops.detectron2.roi_align_forward(
+        grad_grad = roi_align_forward(
             grads, *ctx.saved_tensors, ctx.spatial_scales, *ctx.pooled_size, *ctx.sampling
         )
     return (grad_grad, *(None,) * 9)
 
 
-torch.library.register_autograd(
-    "detectron2::roi_align_forward", _grad_of_forward, setup_context=_save_forward
-)
-torch.library.register_autograd(
-    "detectron2::roi_align_backward", _grad_of_backward, setup_context=_save_backward
-)
+roi_align_forward = EagerOperator("roi_align_forward", _grad_of_forward, _save_forward)
+roi_align_backward = EagerOperator("roi_align_backward", _grad_of_backward, _save_backward)

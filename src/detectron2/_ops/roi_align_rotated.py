@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2._ops.eager import EagerOperator
 from detectron2._ops.gradients import alert_not_deterministic
 
 
@@ -64,7 +65,7 @@ def _grad_of_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             alert_not_deterministic("roi_align_rotated_backward on CUDA")
         (rois,) = ctx.saved_tensors
         *scale_and_size, sampling_ratio = ctx.pooling
-        grad_input = torch.ops.detectron2.roi_align_rotated_backward(
+        grad_input = roi_align_rotated_backward(
             grad, rois, *scale_and_size, *ctx.input_shape, sampling_ratio
         )
     return grad_input, None, None, None, None, None
@@ -81,13 +82,13 @@ def _grad_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_grad = None
     if ctx.needs_input_grad[0]:
         (rois,) = ctx.saved_tensors
-        grad_grad = torch.ops.detectron2.roi_align_rotated_forward(grad, rois, *ctx.pooling)
+        grad_grad = roi_align_rotated_forward(grad, rois, *ctx.pooling)
     return (grad_grad, *(None,) * 9)
 
 
-torch.library.register_autograd(
-    "detectron2::roi_align_rotated_forward", _grad_of_forward, setup_context=_save_forward
+roi_align_rotated_forward = EagerOperator(
+    "roi_align_rotated_forward", _grad_of_forward, _save_forward
 )
-torch.library.register_autograd(
-    "detectron2::roi_align_rotated_backward", _grad_of_backward, setup_context=_save_backward
+roi_align_rotated_backward = EagerOperator(
+    "roi_align_rotated_backward", _grad_of_backward, _save_backward
 )

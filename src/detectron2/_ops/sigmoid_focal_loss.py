@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2._ops.eager import EagerOperator
 
 
 @torch.library.register_fake("detectron2::sigmoid_focal_loss")
@@ -44,4 +45,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_logits, None, None, None
 
 
-torch.library.register_autograd("detectron2::sigmoid_focal_loss", _backward, setup_context=_save)
+sigmoid_focal_loss = EagerOperator("sigmoid_focal_loss", _backward, _save)

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.utils import _pair
 
-import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
-from detectron2._ops import forward_only
+from detectron2._ops.deform_conv import convolve
 
 # Code written for upstream imports these names from here.
 from detectron2.utils.develop import create_dummy_class, create_dummy_func
@@ -34,10 +33,10 @@ def _check_sizes(
 ) -> None:
     if input.dim() != 4:
         raise ValueError(f"input must have the shape (N, C, H, W), got {list(input.shape)}")
-    for side in range(2):
-        extent = dilation[side] * (weight.size(2 + side) - 1) + 1
-        room = input.size(2 + side) + 2 * padding[side] - extent
-        if room < 0:
+    kernel, size = weight.shape[2:], input.shape[2:]
+    for side in (0, 1):
+        extent = dilation[side] * (kernel[side] - 1) + 1
+        if size[side] + 2 * padding[side] < extent:
             raise ValueError(
                 f"a kernel of {list(weight.shape[2:])} with dilation {dilation} does not fit into "
                 f"an input of {list(input.shape)} with padding {padding}"
@@ -84,8 +83,7 @@ def deform_conv(
     """
     strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
     _check_sizes(input, weight, strides, paddings, dilations)
-    return forward_only.call(
-        torch.ops.detectron2.deform_conv.default,
+    return convolve(
         input,
         offset,
         None,
@@ -136,8 +134,7 @@ def modulated_deform_conv(
     """
     strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
     _check_sizes(input, weight, strides, paddings, dilations)
-    return forward_only.call(
-        torch.ops.detectron2.deform_conv.default,
+    return convolve(
         input,
         offset,
         mask,

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torchvision.ops import roi_align
 
-import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
-from detectron2._ops import forward_only
+from detectron2._ops.roi_align import roi_align_forward
 from detectron2.utils.tracing import is_fx_tracing
 
 __all__ = ["ROIAlign", "roi_align"]
@@ -50,8 +49,7 @@ def multilevel_roi_align(
         ``(K, C, rows, columns)`` in the dtype of the features.
     """
     rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    return forward_only.call(
-        torch.ops.detectron2.roi_align_forward.default,
+    return roi_align_forward(
         features,
         rois if rois.is_floating_point() else rois.float(),
         levels,

@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
-from detectron2._ops import forward_only
+from detectron2._ops.roi_align_rotated import roi_align_rotated_forward
 
 # Code written for upstream imports this name from here.
 from detectron2.layers.wrappers import disable_torch_compiler
@@ -40,15 +39,7 @@ def roi_align_rotated(
         return torch.ops.detectron2.roi_align_rotated_forward(
             input, roi, spatial_scale, rows, columns, sampling_ratio
         )
-    return forward_only.call(
-        torch.ops.detectron2.roi_align_rotated_forward.default,
-        input,
-        roi,
-        spatial_scale,
-        rows,
-        columns,
-        sampling_ratio,
-    )
+    return roi_align_rotated_forward(input, roi, spatial_scale, rows, columns, sampling_ratio)
 
 
 class ROIAlignRotated(nn.Module):

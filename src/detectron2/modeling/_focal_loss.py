@@ -7,7 +7,7 @@ and each step of the loss as a tensor, would take several gigabytes for a batch.
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
+from detectron2._ops.sigmoid_focal_loss import sigmoid_focal_loss
 
 
 def _has_operator(device: torch.device) -> bool:
@@ -39,5 +39,5 @@ def sigmoid_focal_loss_sum(
         gamma: how much well-classified ones count less; 0 is cross-entropy.
     """
     if _has_operator(logits.device):
-        return torch.ops.detectron2.sigmoid_focal_loss(logits, labels, alpha, gamma)
+        return sigmoid_focal_loss(logits, labels, alpha, gamma)
     return _formulation(logits, labels, alpha, gamma)

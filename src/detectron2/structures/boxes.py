@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from detectron2._ops.pairwise_iou import intersection, ioa, iou
+from detectron2._ops.pairwise_iou import pairwise_ioa as native_ioa
+from detectron2._ops.pairwise_iou import pairwise_iou as native_iou
 
 _ArrayLike = list[float] | tuple[float, ...] | torch.Tensor | np.ndarray
 
@@ -278,7 +280,7 @@ def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     """Intersection over union of N boxes with M boxes, ``(N, M)``; 0 where they do not overlap."""
     if not torch.jit.is_scripting() and _has_operators(boxes1.device):
-        return torch.ops.detectron2.pairwise_iou(boxes1.tensor, boxes2.tensor)
+        return native_iou(boxes1.tensor, boxes2.tensor)
     return iou(boxes1.tensor, boxes2.tensor)
 
 
@@ -286,7 +288,7 @@ def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     """Intersection of N boxes with M boxes over the area of the latter, ``(N, M)``; 0 where they
     do not overlap."""
     if not torch.jit.is_scripting() and _has_operators(boxes1.device):
-        return torch.ops.detectron2.pairwise_ioa(boxes1.tensor, boxes2.tensor)
+        return native_ioa(boxes1.tensor, boxes2.tensor)
     return ioa(boxes1.tensor, boxes2.tensor)
 
 
