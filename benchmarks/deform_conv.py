@@ -4,16 +4,14 @@
     python benchmarks/deform_conv.py --repeats 50 --channels-last
 
 Offsets are normally distributed with a deviation of 2 pixels, as after training, masks are uniform
-in [0, 1). Both sides run by turns on the same tensors; milliseconds are medians of CUDA-event
-timings, MiB the most that is allocated beyond inputs. Prints a table, then one JSON line a case.
+in [0, 1). Both sides run by turns on the same tensors. Prints a table, then one JSON line a case.
 """
 
 import argparse
-import json
-import statistics
 from collections.abc import Callable
 from typing import Any
 
+import timing
 import torch
 import torchvision
 
@@ -21,33 +19,11 @@ from detectron2.layers.deform_conv import deform_conv, modulated_deform_conv
 
 # Batch, channels in and out, height and width of a 3 x 3 convolution of ResNet stages 4 and 5.
 SHAPES = [(2, 256, 100, 152), (2, 512, 50, 76)]
-WARM_UP = 3
-
-
-def measure(functions: list[Callable[[], Any]], repeats: int) -> list[tuple[float, float]]:
-    """Median milliseconds and peak MiB of each function, called by turns."""
-    times: list[list[float]] = [[] for _ in functions]
-    peaks = [0.0] * len(functions)
-    for repeat in range(WARM_UP + repeats):
-        for index, function in enumerate(functions):
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            function()
-            end.record()
-            end.synchronize()
-            if repeat >= WARM_UP:
-                times[index].append(start.elapsed_time(end))
-                peak = (torch.cuda.max_memory_allocated() - before) / 2**20
-                peaks[index] = max(peaks[index], peak)
-    return list(zip(map(statistics.median, times), peaks, strict=True))
 
 
 def functions_of(
     shape: tuple[int, int, int, int], modulated: bool, dtype: torch.dtype, channels_last: bool
-) -> dict[str, list[Callable[[], Any]]]:
+) -> dict[str, dict[str, Callable[[], Any]]]:
     """For "forward" and "forward+backward": the function here, and torchvision's."""
     batch, channels, height, width = shape
     generator = torch.Generator("cuda").manual_seed(0)
@@ -90,8 +66,8 @@ def functions_of(
         return run
 
     return {
-        "forward": [forward(here), forward(other)],
-        "forward+backward": [both(here), both(other)],
+        "forward": {"native": forward(here), "torchvision": forward(other)},
+        "forward+backward": {"native": both(here), "torchvision": both(other)},
     }
 
 
@@ -101,35 +77,18 @@ def main() -> None:
     parser.add_argument("--channels-last", action="store_true")
     args = parser.parse_args()
 
-    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-    print(f"{'case':<52}{'ms':>9}{'torchvision':>13}{'ratio':>7}{'MiB':>7}{'torchvision':>13}")
-    lines = []
+    report = timing.Report("deform_conv", "cuda")
     for shape in SHAPES:
         for modulated in (False, True):
             for dtype in (torch.float32, torch.float16):
-                functions = functions_of(shape, modulated, dtype, args.channels_last)
-                for name, pair in functions.items():
-                    (ms, mib), (other_ms, other_mib) = measure(pair, args.repeats)
+                cases = functions_of(shape, modulated, dtype, args.channels_last)
+                for name, functions in cases.items():
                     version = "v2" if modulated else "v1"
                     dtype_name = str(dtype).removeprefix("torch.")
-                    size = "x".join(map(str, shape))
-                    case = f"{version} {size} {dtype_name} {name}"
-                    print(
-                        f"{case:<52}{ms:9.3f}{other_ms:13.3f}{other_ms / ms:7.1f}"
-                        f"{mib:7.0f}{other_mib:13.0f}"
-                    )
-                    lines.append(
-                        {
-                            "case": case,
-                            "channels_last": args.channels_last,
-                            "ms": ms,
-                            "torchvision_ms": other_ms,
-                            "mib": mib,
-                            "torchvision_mib": other_mib,
-                        }
-                    )
-    for line in lines:
-        print(json.dumps(line))
+                    case = f"{version} {'x'.join(map(str, shape))} {dtype_name} {name}"
+                    timings = timing.compare(functions, "cuda", warmup=3, repeats=args.repeats)
+                    report.add(case, timings, channels_last=args.channels_last)
+    report.print()
 
 
 if __name__ == "__main__":

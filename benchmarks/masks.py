@@ -1,20 +1,18 @@
 """Time BitMasks and PolygonMasks beside pycocotools and PyTorch's own operators.
 
     python benchmarks/masks.py
-    python benchmarks/masks.py --device cuda
+    python benchmarks/masks.py --device cpu
     python benchmarks/masks.py --height 480 --width 640
 
-Polygons are rasterised on the CPU; ``--device`` is where the boxes of bitmaps are computed. The two
-sides take turns; a time is the median. Prints a table, then one JSON line a case.
+Polygons are rasterised on the CPU; ``--device`` is where the boxes of bitmaps are computed.
+``equal`` tells whether both sides gave the same. Prints a table, then one JSON line a case.
 """
 
 import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
+import timing
 import torch
 from pycocotools import mask as coco_mask
 
@@ -70,15 +68,12 @@ def boxes_by_reduction(masks: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    timing.add_arguments(parser)
     parser.add_argument("--instances", type=int, default=100)
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--width", type=int, default=1333)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=11)
-    args = parser.parse_args()
+    args = timing.parse_arguments(parser)
 
-    torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
     size = (args.height, args.width)
     instances = [[make_polygon(rng, *size)] for _ in range(args.instances)]
@@ -86,41 +81,33 @@ def main() -> None:
     bitmasks = bitmasks.to(args.device)
     boxes = polygons.get_bounding_boxes().tensor + torch.tensor([-3.0, -2.0, 4.0, 5.0])
 
-    cases: dict[str, tuple[Callable[[], Masks], Callable[[], Masks]]] = {
-        "polygons_to_bitmask": (
-            lambda: [coco_bitmask(polygons, *size) for polygons in instances],
-            lambda: [polygons_to_bitmask(polygons, *size) for polygons in instances],
-        ),
-        "from_polygon_masks": (
-            lambda: coco_bitmasks(instances, *size),
-            lambda: BitMasks.from_polygon_masks(instances, *size).tensor,
-        ),
-        "crop_and_resize": (
-            lambda: coco_crops(instances, boxes.double().numpy()),
-            lambda: polygons.crop_and_resize(boxes, CROP),
-        ),
-        "get_bounding_boxes": (
-            lambda: boxes_by_reduction(bitmasks.tensor),
-            lambda: bitmasks.get_bounding_boxes().tensor,
-        ),
+    cases: dict[str, dict[str, Callable[[], Masks]]] = {
+        "polygons_to_bitmask": {
+            "native": lambda: [polygons_to_bitmask(polygons, *size) for polygons in instances],
+            "plain": lambda: [coco_bitmask(polygons, *size) for polygons in instances],
+        },
+        "from_polygon_masks": {
+            "native": lambda: BitMasks.from_polygon_masks(instances, *size).tensor,
+            "plain": lambda: coco_bitmasks(instances, *size),
+        },
+        "crop_and_resize": {
+            "native": lambda: polygons.crop_and_resize(boxes, CROP),
+            "plain": lambda: coco_crops(instances, boxes.double().numpy()),
+        },
+        "get_bounding_boxes": {
+            "native": lambda: bitmasks.get_bounding_boxes().tensor,
+            "plain": lambda: boxes_by_reduction(bitmasks.tensor),
+        },
     }
-    print(f"{'milliseconds':<22}{'elsewhere':>12}{'detectron2':>12}{'ratio':>8}{'equal':>8}")
-    lines = []
+    report = timing.Report("masks", args.device)
     for name, functions in cases.items():
-        results = zip(functions[0](), functions[1](), strict=True)
-        is_equal = all(np.array_equal(other, own) for other, own in results)
-        times: list[list[float]] = [[], []]
-        for turn in range(args.repeats + 3):
-            for function, elapsed in zip(functions, times, strict=True):
-                start = time.perf_counter()
-                function()
-                if turn >= 3:
-                    elapsed.append((time.perf_counter() - start) * 1000)
-        other, own = (statistics.median(elapsed) for elapsed in times)
-        print(f"{name:<22}{other:12.3f}{own:12.3f}{other / own:8.1f}{is_equal!s:>8}")
-        lines.append(vars(args) | {"case": name, "elsewhere_ms": other, "detectron2_ms": own})
-    for line in lines:
-        print(json.dumps(line))
+        results = zip(functions["native"](), functions["plain"](), strict=True)
+        is_equal = all(np.array_equal(own, other) for own, other in results)
+        # Polygons are rasterised on the CPU.
+        device = args.device if name == "get_bounding_boxes" else "cpu"
+        timings = timing.compare(functions, device, warmup=3, repeats=args.repeats)
+        report.add(name, timings, equal=is_equal, instances=args.instances, height=size[0])
+    report.print()
 
 
 if __name__ == "__main__":

@@ -1414,6 +1414,9 @@ import torchvision
 before = set(sys.modules)
 import detectron2.layers, detectron2.structures
 print(*(n for n in {NOT_NEEDED_TO_IMPORT} if n in sys.modules and n not in before))
+import detectron2.modeling
+# It compiles scripts, of which newer releases of PyTorch warn.
+print(*(n for n in ["fvcore.nn"] if n in sys.modules))
 """
     command = [sys.executable, "-W", "ignore", "-c", code]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == []

@@ -1,7 +1,6 @@
 """Loading into DistributedDataParallel, by two processes over gloo."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -70,22 +69,9 @@ def worker(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(run_in_two_processes):
     """What two processes saw, by rank."""
-    folder = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__, str(rank), str(folder)], env=environment
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return run_in_two_processes(__file__)
 
 
 def test_the_main_process_saves(results):

@@ -16,17 +16,6 @@ def leaves(node, prefix=""):
             yield prefix + key, value
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(name, text):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 def test_get_cfg_copies_the_defaults():
     cfg = get_cfg()
     cfg.MODEL.RPN.IN_FEATURES.append("p7")
@@ -157,19 +146,8 @@ def test_base_below_the_home_folder(write, monkeypatch, tmp_path):
     assert cfg.SEED == 11
 
 
-def test_base_behind_a_handler_of_the_path_manager(write, tmp_path):
-    from iopath.common.file_io import PathHandler
-
-    from detectron2.utils.file_io import PathManager
-
-    class Handler(PathHandler):
-        def _get_supported_prefixes(self):
-            return ["zootest://"]
-
-        def _open(self, path, mode="r", **kwargs):
-            return open(tmp_path / path.removeprefix("zootest://"), mode)
-
-    PathManager.register_handler(Handler(), allow_override=True)
+def test_base_behind_a_handler_of_the_path_manager(write, register_prefix):
+    register_prefix("zootest://")
     write("zoo/base.yaml", "_BASE_: root.yaml\nSEED: 5\n")
     write("zoo/root.yaml", "SEED: 6\nOUTPUT_DIR: z\n")
     cfg = get_cfg()

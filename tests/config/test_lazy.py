@@ -17,17 +17,6 @@ from detectron2.layers import ShapeSpec
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(name, text):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
 def tree(write):
     write("lib/common.py", "a = 3\ncfg = dict(x=a, y=dict(z=[1, {'q': 5}]))\n_hidden = dict(h=1)\n")
     write("lib/deep/middle.py", "from ..common import cfg\ncfg.x = 11\nfrom .leaf import leaf\n")
@@ -183,19 +172,8 @@ def test_load_rel(write):
         exec("LazyConfig.load_rel('x.py')", {"LazyConfig": LazyConfig})
 
 
-def test_files_behind_a_handler_of_the_path_manager(tree, tmp_path):
-    from iopath.common.file_io import PathHandler
-
-    from detectron2.utils.file_io import PathManager
-
-    class Handler(PathHandler):
-        def _get_supported_prefixes(self):
-            return ["lazytest://"]
-
-        def _open(self, path, mode="r", **kwargs):
-            return open(tmp_path / path.removeprefix("lazytest://"), mode)
-
-    PathManager.register_handler(Handler(), allow_override=True)
+def test_files_behind_a_handler_of_the_path_manager(tree, register_prefix):
+    register_prefix("lazytest://")
     tree("top.py", "from .lib.deep.middle import cfg\n")
     assert LazyConfig.load("lazytest://top.py").cfg.x == 11
 

@@ -47,6 +47,20 @@ def random_boxes(count: int, seed: int = 0, extent: float = 100.0, largest: floa
     return torch.from_numpy(np.round(np.concatenate(columns, axis=1) * 4) / 4).float()
 
 
+def interpolate(image: np.ndarray, y: float, x: float) -> np.ndarray:
+    """Bilinear, of an image (C, H, W) with pixel centres at whole numbers; 0 beyond its border."""
+    _, height, width = image.shape
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return np.zeros(image.shape[0])
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    dy, dx = y - top, x - left
+    upper = (1 - dx) * image[:, top, left] + dx * image[:, top, right]
+    lower = (1 - dx) * image[:, bottom, left] + dx * image[:, bottom, right]
+    return (1 - dy) * upper + dy * lower
+
+
 def check_traceable(op: Any, arguments: tuple[Any, ...]) -> None:
     """Schema, fake kernel, autograd registration and AOT dispatch, as PyTorch itself tests them."""
     torch.library.opcheck(op.default, arguments)

@@ -13,6 +13,7 @@ from .harness import (
     check_compiled,
     check_raises,
     check_traceable,
+    interpolate,
     on_each_device,
     strided,
 )
@@ -32,20 +33,6 @@ def channels_last(tensor: Tensor) -> Tensor:
 
 
 LAYOUTS = [Tensor.contiguous, strided, channels_last]
-
-
-def interpolate(image: np.ndarray, y: float, x: float) -> np.ndarray:
-    """Bilinear, of an image (C, H, W) with pixel centres at whole numbers."""
-    _, height, width = image.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return np.zeros(image.shape[0])
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    top, left = int(y), int(x)
-    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    dy, dx = y - top, x - left
-    upper = (1 - dx) * image[:, top, left] + dx * image[:, top, right]
-    lower = (1 - dx) * image[:, bottom, left] + dx * image[:, bottom, right]
-    return (1 - dy) * upper + dy * lower
 
 
 def reference(

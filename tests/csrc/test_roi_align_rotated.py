@@ -12,6 +12,7 @@ from .harness import (
     check_compiled,
     check_raises,
     check_traceable,
+    interpolate,
     on_each_device,
     strided,
 )
@@ -22,20 +23,6 @@ roi_align_rotated_backward = torch.ops.detectron2.roi_align_rotated_backward
 CHANNELS, HEIGHT, WIDTH = 3, 14, 18
 # Of the values that follow input and rois: scale, bins in each direction, samples.
 POOLINGS = [(0.5, 3, 4, 2), (1.0, 2, 2, 0), (0.25, 1, 5, 1)]
-
-
-def interpolate(image: np.ndarray, y: float, x: float) -> np.ndarray:
-    """Bilinear, of an image (C, H, W) with pixel centres at whole numbers."""
-    _, height, width = image.shape
-    if not (-1 <= y <= height and -1 <= x <= width):
-        return np.zeros(image.shape[0])
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    top, left = int(y), int(x)
-    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    dy, dx = y - top, x - left
-    upper = (1 - dx) * image[:, top, left] + dx * image[:, top, right]
-    lower = (1 - dx) * image[:, bottom, left] + dx * image[:, bottom, right]
-    return (1 - dy) * upper + dy * lower
 
 
 def reference(

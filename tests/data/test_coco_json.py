@@ -11,6 +11,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import coco, load_coco_json
 from detectron2.structures import BoxMode
 
+from .json_places import places
+
 BOX = [1.0, 2.0, 10.0, 20.0]
 TRIANGLE = [1.0, 2.0, 11.0, 2.0, 11.0, 22.0]
 
@@ -243,15 +245,6 @@ def test_errors_of_files(load, case):
     content, message = WRONG_FILES[case]
     with pytest.raises(ValueError, match=message):
         load(content)
-
-
-def places(content):
-    """All lists and dicts in the content, with their keys."""
-    items = content.items() if isinstance(content, dict) else enumerate(content)
-    for key, value in items:
-        yield content, key
-        if isinstance(value, (dict, list)):
-            yield from places(value)
 
 
 def test_whatever_is_in_a_file_errors_name_it(load):

@@ -14,6 +14,8 @@ from detectron2.data.check import check_dataset
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 
+from .json_places import places
+
 HEIGHT, WIDTH = 40, 30
 TRIANGLE = [1.0, 2.0, 11.0, 2.0, 11.0, 22.0]
 
@@ -182,15 +184,6 @@ def test_records_that_are_no_objects(run):
     report = run(make_content(images=[3, {"id": 1}], annotations=[None, {}]))
     assert report.errors.counts["images that are no objects"] == 1
     assert report.errors.counts["images without file_name"] == 1
-
-
-def places(content):
-    """All lists and dicts in the content, with their keys."""
-    items = content.items() if isinstance(content, dict) else enumerate(content)
-    for key, value in items:
-        yield content, key
-        if isinstance(value, (dict, list)):
-            yield from places(value)
 
 
 def test_whatever_is_in_a_file_is_reported(run, images):

@@ -1,10 +1,7 @@
 """Norms, against their formulas in float64; the synchronised one in two processes, too."""
 
 import copy
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -401,22 +398,9 @@ def worker(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def synchronized(tmp_path_factory):
+def synchronized(run_in_two_processes):
     """What two processes saw, by rank."""
-    folder = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__, str(rank), str(folder)], env=environment
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    return [torch.load(Path(folder, f"{rank}.pt")) for rank in range(2)]
+    return run_in_two_processes(__file__)
 
 
 def joint_statistics(x, mode):

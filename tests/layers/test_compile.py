@@ -29,39 +29,14 @@ from detectron2.layers import (
 )
 from detectron2.layers.wrappers import _NewEmptyTensorOp
 
+from .layer_inputs import boxes, classes, images, rois, rotated_boxes, scores
+
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
 def _fresh_compiler():
     torch._dynamo.reset()
-
-
-def images(count, height=12, width=16, channels=6):
-    generator = torch.Generator().manual_seed(count + height)
-    return torch.randn(count, channels, height, width, generator=generator)
-
-
-def boxes(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(count, 2, generator=generator) * 20
-    return torch.cat([corners, corners + 1 + torch.rand(count, 2, generator=generator) * 10], 1)
-
-
-def rotated_boxes(count, seed=0):
-    return torch.cat([boxes(count, seed), torch.arange(count)[:, None] * 30.0], dim=1)
-
-
-def scores(count):
-    return torch.rand(count, generator=torch.Generator().manual_seed(count))
-
-
-def classes(count):
-    return torch.arange(count) % 3
-
-
-def rois(count, make_boxes=boxes):
-    return torch.cat([torch.arange(count)[:, None] % 2.0, make_boxes(count)], dim=1)
 
 
 def compiled(function):

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.layers._fused_conv import _WITHOUT_KERNEL, fused_conv
-from detectron2.layers.wrappers import conv_relu
+from detectron2.layers.wrappers import conv_norm, conv_relu
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -69,7 +69,7 @@ def test_values_and_gradients(options, relu, adds, memory_format):
     conv = layer(**options)
     x = numbers(1, 2, 4, 7, 8).contiguous(memory_format=memory_format)
     inputs = [x, numbers(2, *conv(x).shape)] if adds else [x]
-    got = results(lambda *a: fused_conv(conv, a[0], relu, *a[1:]), conv, inputs)
+    got = results(lambda *a: fused_conv(conv, conv.norm, a[0], relu, *a[1:]), conv, inputs)
     expected = results(lambda *a: in_parts(conv, a[0], relu, *a[1:]), conv, inputs)
     torch.testing.assert_close(got, expected)
     assert [g.stride() for g in got[-1:]] == [conv.weight.stride()]
@@ -93,20 +93,34 @@ def test_second_derivatives():
 
     def function(x, residual, weight):
         conv.weight = weight
-        return fused_conv(conv, x, False, residual)
+        return fused_conv(conv, conv.norm, x, False, residual)
 
     assert torch.autograd.gradcheck(function, (*inputs, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(function, (*inputs, weight), fast_mode=True)
 
 
-def test_it_keeps_what_the_backward_pass_needs_and_no_more():
-    """Input, output, weight twice and scale; nothing between convolution, norm and ReLU."""
+def test_a_graph_that_is_kept_can_be_gone_through_again():
+    conv = layer()
+    x = numbers(23, 2, 4, 5, 6).requires_grad_()
+    y = conv_relu(conv, conv_relu(layer(kernel_size=1, padding=0), x)[:, :4])
+    grads = [torch.autograd.grad(y.sum(), [x, conv.weight], retain_graph=True) for _ in range(2)]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("autocasts", [False, True])
+def test_it_keeps_what_the_backward_pass_needs_and_no_more(autocasts):
+    """Input, output, weight and scale; nothing between convolution, norm and ReLU. As autocast
+    does, it keeps the copy of the weight in another dtype."""
     conv = layer(dtype=torch.float32)
     kept = []
     x = numbers(6, 2, 4, 16, 16).float().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()), lambda t: t):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()), lambda t: t),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts),
+    ):
         y = conv_relu(conv, x)
-    assert sorted(kept) == sorted([x.numel(), y.numel(), *[conv.weight.numel()] * 2, 6])
+    weights = [conv.weight.numel()] * (2 if autocasts else 1)
+    assert sorted(kept) == sorted([x.numel(), y.numel(), *weights, 6])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -281,6 +295,25 @@ def test_cuda_without_a_kernel(monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_cuda_needs_no_more_memory_than_an_ordinary_convolution(dtype):
+    conv = nn.Conv2d(64, 64, 3, padding=1).cuda().to(dtype)
+    fused = Conv2d(64, 64, 3, padding=1, activation=F.relu).cuda().to(dtype)
+
+    def peak(function):
+        x = numbers(22, 8, 64, 200, 200).to("cuda", dtype).requires_grad_()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        # The gradient is not held by anyone else.
+        (function(x) * 1).sum().backward()
+        return torch.cuda.max_memory_allocated() - before
+
+    peak(fused), peak(lambda x: F.relu_(conv(x)))  # cuDNN has loaded its kernels then.
+    bytes_of_map = 8 * 64 * 200 * 200 * dtype.itemsize
+    assert peak(fused) < peak(lambda x: F.relu_(conv(x))) + bytes_of_map / 4
+
+
+@pytest.mark.gpu
 @torch.no_grad()
 def test_cuda_graph():
     """A graph keeps nothing that goes away when the layer forgets what it knows."""
@@ -295,3 +328,29 @@ def test_cuda_graph():
     graph.replay()
     torch.testing.assert_close(y, expected)
     del junk
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(inplace=True), nn.SiLU()])
+def test_norms_that_are_other_modules(activation):
+    """As RegNets have them."""
+    plain = layer(norm=False)
+    conv, norm = nn.Conv2d(4, 6, 3, padding=1, bias=False).double(), layer().norm
+    conv.load_state_dict(plain.state_dict())
+    plain.norm = norm
+    inputs = [numbers(7, 2, 4, 7, 8)]
+
+    def expected(x):
+        y = in_parts(plain, x)
+        return y if activation is None else activation(y.clone())
+
+    got = results(lambda x: conv_norm(conv, norm, x, activation), conv, inputs)
+    torch.testing.assert_close(got, [*results(expected, plain, inputs)])
+    assert "_FusedConv" in type(fused_conv(conv, norm, *inputs).grad_fn).__name__
+    for module, hook in ((conv, -1), (norm, 2), (activation, 3)):
+        if module is not None:
+            handle = module.register_forward_hook(lambda *a, hook=hook: a[2] * hook)
+            torch.testing.assert_close(
+                conv_norm(conv, norm, *inputs, activation),
+                nn.Sequential(*filter(None, (conv, norm, activation)))(*inputs),
+            )
+            handle.remove()

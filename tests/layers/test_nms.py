@@ -52,6 +52,12 @@ def iou_matrix(boxes):
         return np.nan_to_num(inter / (area[:, None] + area - inter))
 
 
+@pytest.fixture(params=["of pairs", "of moved boxes"])
+def each_algorithm(request, monkeypatch):
+    """Both of what batched_nms chooses from by the number of boxes."""
+    monkeypatch.setattr(nms_module, "_FEW", 10**6 if request.param == "of pairs" else -1)
+
+
 def greedy(boxes, scores, classes, threshold):
     """Kept indices, by descending score, ties by index."""
     iou = iou_matrix(boxes)
@@ -66,6 +72,7 @@ def greedy(boxes, scores, classes, threshold):
     return keep
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.parametrize("count", [0, 1, 2, 150, 2500])
 @pytest.mark.parametrize("num_classes", [1, 7])
 def test_batched_nms(count, num_classes):
@@ -87,6 +94,7 @@ def test_batched_nms_rotated(count):
     assert keep.tolist() == greedy(boxes, scores, classes, 0.3)
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.parametrize("is_rotated", [False, True])
 def test_many_classes_on_a_large_image_lose_no_precision(is_rotated):
     """3-pixel boxes in pairs, 1,203 classes on 8,000 pixels, where a float32 offset leaves a
@@ -108,6 +116,7 @@ def test_many_classes_on_a_large_image_lose_no_precision(is_rotated):
     assert keep.tolist() == expected
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_scores_and_boxes_may_have_any_floating_dtype(dtype):
     boxes = random_boxes(12, 60).to(dtype)
@@ -120,6 +129,7 @@ def test_scores_and_boxes_may_have_any_floating_dtype(dtype):
     assert batched_nms_rotated(rotated(boxes.double()), scores, classes, 0.4).tolist() == expected
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.parametrize("count", [6, 2500])
 def test_equal_scores_are_ordered_by_index(count):
     apart = torch.arange(count)[:, None] * 20.0 + torch.tensor([0.0, 0, 10, 10])
@@ -133,6 +143,7 @@ def test_equal_scores_are_ordered_by_index(count):
 
 
 # Inner length of a 10-long box that makes an IoU of exactly the threshold.
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.parametrize(("threshold", "length"), [(0.5, 5), (0.6, 6), (0.7, 7), (0.3, 3)])
 def test_an_iou_that_equals_the_threshold_is_kept(threshold, length):
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, length], [0, 0, 10, length + 0.01]])
@@ -159,6 +170,7 @@ def test_boxes_that_are_not_finite_leave_the_others_alone():
     assert [i for i in keep.tolist() if i < 40] == expected
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.parametrize("far", [1e15, 3e38, float("inf")])
 @pytest.mark.parametrize("is_rotated", [False, True])
 def test_a_stray_box_leaves_the_others_alone(far, is_rotated):
@@ -260,6 +272,7 @@ def test_scripts_traces_and_graphs_adapt_to_the_number_of_boxes():
             assert function(*inputs).tolist() == expected
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.gpu
 @pytest.mark.parametrize("count", [0, 1, 1000, 30000])
 @pytest.mark.parametrize("num_classes", [5, NUM_LVIS_CLASSES])
@@ -274,6 +287,7 @@ def test_cuda_gives_what_the_cpu_gives(count, num_classes):
         assert keep.tolist() == expected.tolist()
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.gpu
 @pytest.mark.parametrize(("threshold", "length"), [(0.5, 5), (0.6, 6), (0.7, 7), (0.3, 3)])
 def test_cuda_keeps_an_iou_that_equals_the_threshold(threshold, length):
@@ -282,6 +296,7 @@ def test_cuda_keeps_an_iou_that_equals_the_threshold(threshold, length):
     assert batched_nms(boxes, scores, classes, threshold).tolist() == [0, 1]
 
 
+@pytest.mark.usefixtures("each_algorithm")
 @pytest.mark.gpu
 def test_cuda_waits_for_the_device_once():
     """For the number of boxes that are kept."""

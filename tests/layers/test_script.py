@@ -28,36 +28,15 @@ from detectron2.layers import (
 )
 from detectron2.layers.batch_norm import LayerNorm
 
+from .layer_inputs import boxes, classes, images, rois, rotated_boxes, scores
+
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning"
 )
 
 
-def images(count, height=12, width=16, channels=6):
-    generator = torch.Generator().manual_seed(count + height)
-    return (torch.randn(count, channels, height, width, generator=generator),)
-
-
-def boxes(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(count, 2, generator=generator) * 20
-    return torch.cat([corners, corners + 1 + torch.rand(count, 2, generator=generator) * 10], 1)
-
-
-def rotated_boxes(count, seed=0):
-    return torch.cat([boxes(count, seed), torch.arange(count)[:, None] * 30.0], dim=1)
-
-
-def scores(count):
-    return torch.rand(count, generator=torch.Generator().manual_seed(count))
-
-
-def classes(count):
-    return torch.arange(count) % 3
-
-
 def with_rois(count, make_boxes=boxes):
-    return *images(2), torch.cat([torch.arange(count)[:, None] % 2.0, make_boxes(count)], dim=1)
+    return images(2), rois(count, make_boxes)
 
 
 def eval_with_statistics(module):
@@ -88,10 +67,10 @@ MODULES = {
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_modules(name, requires_grad):
     module = eval_with_statistics(MODULES[name])
-    example = images(2)[0].requires_grad_(requires_grad)
+    example = images(2).requires_grad_(requires_grad)
     for graph in (torch.jit.script(module), torch.jit.trace(module, example)):
         for count, height, width in ((2, 12, 16), (1, 24, 8), (3, 6, 24), (0, 12, 16)):
-            (x,) = images(count, height, width)
+            x = images(count, height, width)
             x.requires_grad_(requires_grad)
             torch.testing.assert_close(graph(x), module(x))
 
@@ -114,7 +93,7 @@ def test_a_scripted_frozen_batch_norm_keeps_its_statistics(tmp_path):
     torch.jit.script(module).save(tmp_path / "module.pt")
     loaded = torch.jit.load(tmp_path / "module.pt")
     assert list(loaded.state_dict()) == list(module.state_dict())
-    (x,) = images(2)
+    x = images(2)
     torch.testing.assert_close(loaded(x), module(x))
 
 
@@ -193,5 +172,5 @@ def test_cross_entropy_traces():
 
 def test_one_norm_of_a_cycle_traces():
     norms = eval_with_statistics(CycleBatchNormList(1, num_features=6))
-    graph = torch.jit.trace(norms, images(2))
-    torch.testing.assert_close(graph(*images(3, 6)), norms(*images(3, 6)))
+    graph = torch.jit.trace(norms, (images(2),))
+    torch.testing.assert_close(graph(images(3, 6)), norms(images(3, 6)))

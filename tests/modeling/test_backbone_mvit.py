@@ -12,15 +12,7 @@ from detectron2.modeling.backbone import _transformer
 from detectron2.modeling.backbone.mvit import MultiScaleAttention, MultiScaleBlock
 from detectron2.modeling.backbone.utils import get_abs_pos, get_rel_pos
 
-
-def numbers(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def randomize(module):
-    for i, parameter in enumerate(module.parameters()):
-        parameter.data = numbers(i, *parameter.shape) * 0.3
-    return module.eval()
+from .transformer_checks import check_half_precision, check_recomputation, numbers, randomize
 
 
 def slow_attention(module, x, window):
@@ -174,35 +166,12 @@ def test_outputs():
 
 def test_activations_are_computed_again():
     x = numbers(3, 1, 3, 64, 64)
-    gradients, counts = [], []
-
-    def count(tensor):
-        counts[-1] += 1
-        return tensor
-
-    for again in (False, True):
-        network = randomize(tiny(use_act_checkpoint=again))
-        counts.append(0)
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            y = network(x)["scale5"]
-        y.square().mean().backward()
-        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
-    assert counts[1] < counts[0] / 5
-    torch.testing.assert_close(gradients[1], gradients[0])
+    check_recomputation(lambda again: tiny(use_act_checkpoint=again), x, "scale5", 5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype):
-    network = randomize(tiny())
-    x = numbers(4, 1, 3, 64, 64)
-    expected = network(x)["scale5"]
-    with torch.autocast("cpu", dtype=dtype):
-        y = network(x)["scale5"]
-    y.float().mean().backward()
-    z = network.to(dtype)(x.to(dtype))["scale5"]
-    assert z.dtype == dtype
-    for half in (y, z):
-        assert (half.float() - expected).norm() < 0.1 * expected.norm()
+    check_half_precision(randomize(tiny()), numbers(4, 1, 3, 64, 64), "scale5", dtype)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import FrozenBatchNorm2d, wrappers
 from detectron2.layers import ShapeSpec as Shape
 from detectron2.modeling.backbone.regnet import (
     AnyNet,
@@ -159,6 +159,36 @@ def test_blocks_by_hand():
     expected = nn.functional.silu(block.b_bn(block.b(z)))
     torch.testing.assert_close(vanilla.s1(y), expected)
     assert list(vanilla(x)) == ["s2"]
+
+
+@pytest.mark.parametrize("block_class", [VanillaBlock, ResBasicBlock, ResBottleneckBlock])
+def test_frozen_norms_are_folded(block_class, monkeypatch):
+    """Each convolution's own, none of squeeze and excitation; values and gradients stay."""
+    torch.manual_seed(0)
+    options = {"norm": "FrozenBN", "activation_class": nn.ReLU}
+    network = disturb(anynet(block_class, **options)).double()
+    x = images(1, 3, 32, 32).double()
+    fused, calls = wrappers.fused_conv, []
+
+    def counted(*arguments):
+        calls.append(fused(*arguments))
+        return calls[-1]
+
+    results = []
+    for replacement in (counted, lambda *arguments: None):
+        monkeypatch.setattr(wrappers, "fused_conv", replacement)
+        y = network(x)["s2"]
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(network.parameters()))])
+    torch.testing.assert_close(*results)
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.bias is None]
+    assert len(calls) == len(convs)
+    assert all(y is not None for y in calls)
+
+
+def test_networks_without_norms():
+    network = anynet(ResBottleneckBlock, norm="")
+    assert network(images(1, 3, 32, 32))["s2"].shape == (1, 6, 4, 4)
+    assert not any("bn" in name for name in network.state_dict())
 
 
 @pytest.mark.parametrize("freeze_at", [0, 1, 2])

@@ -16,16 +16,11 @@ from detectron2.modeling.backbone.swin import (
     window_reverse,
 )
 
+from .transformer_checks import check_half_precision, check_recomputation, randomize
+
 
 def images(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-
-
-def randomize(module):
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-    return module.eval()
 
 
 def tiny(**options):
@@ -151,22 +146,7 @@ def test_drop_path_and_weights_at_first():
 
 
 def test_activations_are_computed_again():
-    x = images(1, 3, 48, 48)
-    gradients, counts = [], []
-
-    def count(tensor):
-        counts[-1] += 1
-        return tensor
-
-    for again in (False, True):
-        network = randomize(tiny(use_checkpoint=again))
-        counts.append(0)
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            y = network(x)["p2"]
-        y.square().mean().backward()
-        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
-    assert counts[1] < counts[0] / 3
-    torch.testing.assert_close(gradients[1], gradients[0])
+    check_recomputation(lambda again: tiny(use_checkpoint=again), images(1, 3, 48, 48), "p2", 3)
 
 
 def test_parts():
@@ -192,16 +172,7 @@ def test_parts():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype):
-    network = randomize(tiny())
-    x = images(2, 3, 40, 40)
-    expected = network(x)["p2"]
-    with torch.autocast("cpu", dtype=dtype):
-        y = network(x)["p2"]
-    y.float().mean().backward()
-    z = network.to(dtype)(x.to(dtype))["p2"]
-    assert z.dtype == dtype
-    for half in (y, z):
-        assert (half.float() - expected).norm() < 0.1 * expected.norm()
+    check_half_precision(randomize(tiny()), images(2, 3, 40, 40), "p2", dtype)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -14,16 +14,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.vit import Attention, Block, ResBottleneckBlock
 from detectron2.structures import ImageList
 
-
-def numbers(seed, *shape, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def randomize(module):
-    for i, parameter in enumerate(module.parameters()):
-        parameter.data = numbers(i, *parameter.shape).to(parameter) * 0.3
-    return module.eval()
+from .transformer_checks import check_half_precision, check_recomputation, numbers, randomize
 
 
 @pytest.fixture(params=[False, True], ids=["matrix", "appended"])
@@ -262,37 +253,13 @@ def test_weights_at_first():
 
 def test_activations_are_computed_again():
     x = numbers(15, 1, 3, 64, 64)
-    results, counts = [], []
-
-    def count(tensor):
-        counts[-1] += 1
-        return tensor
-
-    for again in (False, True):
-        network = randomize(tiny(use_act_checkpoint=again))
-        counts.append(0)
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            y = network(x)["last_feat"]
-        y.square().mean().backward()
-        results.append([p.grad for p in network.parameters()])
-    assert counts[1] < counts[0] / 5
-    torch.testing.assert_close(results[1], results[0])
-    assert list(network.state_dict()) == list(tiny().state_dict())
+    check_recomputation(lambda again: tiny(use_act_checkpoint=again), x, "last_feat", 5)
+    assert list(tiny(use_act_checkpoint=True).state_dict()) == list(tiny().state_dict())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype, appended):
-    network = randomize(tiny())
-    x = numbers(16, 1, 3, 64, 64)
-    expected = network(x)["last_feat"]
-    with torch.autocast("cpu", dtype=dtype):
-        y = network(x)["last_feat"]
-    y.float().mean().backward()
-    assert all(p.grad.isfinite().all() for p in network.parameters())
-    z = network.to(dtype)(x.to(dtype))["last_feat"]
-    assert z.dtype == dtype
-    for half in (y, z):
-        assert (half.float() - expected).norm() < 0.1 * expected.norm()
+    check_half_precision(randomize(tiny()), numbers(16, 1, 3, 64, 64), "last_feat", dtype)
 
 
 @pytest.mark.parametrize("norm", ["LN", ""])

@@ -77,7 +77,7 @@ class Detections:
 
 
 MODULES = [
-    "meta_arch._dense_inference",
+    "meta_arch._one_stage",
     "meta_arch.dense_detector",
     "meta_arch.fcos",
     "meta_arch.retinanet",

@@ -38,7 +38,7 @@ def test_proposals():
         assert count_host_syncs(lambda: rpn(images, features)) == 1
 
 
-@pytest.mark.parametrize("kind", ["smooth_l1", "giou"])
+@pytest.mark.parametrize("kind", ["smooth_l1", "giou", "diou", "ciou"])
 def test_training_of_proposals(kind):
     rpn, images, features, gt = rpn_on_cuda()
     rpn.box_reg_loss_type = kind

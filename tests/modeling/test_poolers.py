@@ -116,6 +116,23 @@ def test_levels():
     assert assign_boxes_to_levels([bad], 2, 5, 224, 4).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(("canonical_size", "canonical_level"), [(224, 4), (333, 5)])
+def test_levels_that_are_found_by_comparing_areas(canonical_size, canonical_level):
+    """Also where the logarithm rounds, some floats beside a boundary."""
+    pooler = ROIPooler(
+        7, [1 / 4, 1 / 8, 1 / 16, 1 / 32], 0, "ROIAlign", canonical_size, canonical_level
+    )
+    boundaries = canonical_size**2 * 4.0 ** (torch.arange(3, 6) - canonical_level)
+    steps = torch.arange(-200, 200, dtype=torch.int32)
+    beside = (boundaries[:, None].view(torch.int32) + steps).view(torch.float32).flatten()
+    areas = torch.cat([torch.rand(1000) * 1e6, beside, torch.tensor([0, -1, torch.nan, torch.inf])])
+    rois = torch.zeros(len(areas), 5)
+    rois[:, 3], rois[:, 4] = 1, areas
+    expected = assign_boxes_to_levels([Boxes(rois[:, 1:])], 2, 5, canonical_size, canonical_level)
+    assert pooler._levels(rois).tolist() == expected.tolist()
+    assert expected.unique().tolist() == [0, 1, 2, 3]
+
+
 def test_format():
     lists = [boxes(2), boxes(0), boxes(1)]
     rois = convert_boxes_to_pooler_format(lists)

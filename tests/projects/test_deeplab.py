@@ -18,6 +18,7 @@ from detectron2.projects.deeplab.resnet import DeepLabStem
 from detectron2.solver.lr_scheduler import LRMultiplier
 
 from .project_models import (
+    DEEPLAB_ON_CITYSCAPES,
     SMALL_RESNET,
     build_on_meta,
     check_training_step,
@@ -27,20 +28,7 @@ from .project_models import (
 
 CITYSCAPES = {
     "MODEL.META_ARCHITECTURE": "SemanticSegmentor",
-    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
-    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
-    "MODEL.BACKBONE.NAME": "build_resnet_deeplab_backbone",
-    "MODEL.BACKBONE.FREEZE_AT": 0,
-    "MODEL.RESNETS.STRIDE_IN_1X1": False,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 128,
-    "MODEL.RESNETS.RES5_DILATION": 2,
-    "MODEL.RESNETS.NORM": "SyncBN",
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 19,
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 256,
-    "MODEL.SEM_SEG_HEAD.NORM": "SyncBN",
-    "INPUT.CROP.ENABLED": True,
-    "INPUT.CROP.TYPE": "absolute",
-    "INPUT.CROP.SIZE": [512, 1024],
+    **DEEPLAB_ON_CITYSCAPES,
 }
 V3 = {
     "MODEL.RESNETS.OUT_FEATURES": ["res5"],

@@ -16,6 +16,7 @@ from detectron2.projects.panoptic_deeplab import (
 from detectron2.projects.panoptic_deeplab.target_generator import PanopticDeepLabTargetGenerator
 
 from .project_models import (
+    DEEPLAB_ON_CITYSCAPES,
     SMALL_RESNET,
     build_on_meta,
     check_training_step,
@@ -26,25 +27,12 @@ from .project_models import (
 DATASET = "panoptic_of_test_panoptic_deeplab"
 CITYSCAPES = {
     "MODEL.META_ARCHITECTURE": "PanopticDeepLab",
-    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
-    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
-    "MODEL.BACKBONE.NAME": "build_resnet_deeplab_backbone",
-    "MODEL.BACKBONE.FREEZE_AT": 0,
+    **DEEPLAB_ON_CITYSCAPES,
     "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res5"],
-    "MODEL.RESNETS.STRIDE_IN_1X1": False,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 128,
-    "MODEL.RESNETS.RES5_DILATION": 2,
-    "MODEL.RESNETS.NORM": "SyncBN",
     "MODEL.SEM_SEG_HEAD.NAME": "PanopticDeepLabSemSegHead",
     "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res2", "res3", "res5"],
     "MODEL.SEM_SEG_HEAD.PROJECT_FEATURES": ["res2", "res3"],
     "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS": [32, 64],
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 19,
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 256,
-    "MODEL.SEM_SEG_HEAD.NORM": "SyncBN",
-    "INPUT.CROP.ENABLED": True,
-    "INPUT.CROP.TYPE": "absolute",
-    "INPUT.CROP.SIZE": [512, 1024],
     "DATASETS.TRAIN": [DATASET],
 }
 SEPARABLE = {

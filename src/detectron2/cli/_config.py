@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 
+# How overrides begin that name weights.
+_WEIGHT_KEYS = ("MODEL.WEIGHTS=", "train.init_checkpoint=")
+
+
 @dataclass(frozen=True)
 class _Source:
     """Where a configuration is, and the weights that belong to it."""
@@ -122,18 +126,19 @@ def _trained_weights(source: _Source, args: argparse.Namespace) -> str | None:
         raise UsageError(f"{error}; --weights names some") from error
 
 
-_WEIGHT_KEYS = ("MODEL.WEIGHTS=", "train.init_checkpoint=")
-
-
 def _set_weights(cfg: CfgNode | DictConfig, weights: str | None) -> None:
-    if weights is None:
-        return
+    if weights is not None:
+        _set(cfg, weights, model_key="WEIGHTS", train_key="init_checkpoint")
+
+
+def _set(cfg: CfgNode | DictConfig, value: str, *, model_key: str, train_key: str) -> None:
+    """Set what is in the section ``MODEL``, or ``train`` of a lazy configuration."""
     if not is_lazy(cfg):
-        cfg.MODEL.WEIGHTS = weights
+        cfg.MODEL[model_key] = value
     elif "train" in cfg:
-        cfg.train.init_checkpoint = weights
+        cfg.train[train_key] = value
     else:
-        cfg.train = {"init_checkpoint": weights}
+        cfg.train = {train_key: value}
 
 
 def weights_of(cfg: CfgNode | DictConfig) -> str:
@@ -166,29 +171,19 @@ def _apply_overrides(cfg: CfgNode | DictConfig, overrides: Sequence[str]) -> Non
 
 def _set_device(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> None:
     device = args.device
-    if device is None and _device_of(cfg).startswith("cuda"):
+    if device is None and device_of(cfg).startswith("cuda"):
         import torch
 
         if not torch.cuda.is_available():
             device = "cpu"
             say("PyTorch finds no CUDA device: using the CPU")
-    if device is None:
-        return
-    if not is_lazy(cfg):
-        cfg.MODEL.DEVICE = device
-    elif "train" in cfg:
-        cfg.train.device = device
-    else:
-        cfg.train = {"device": device}
-
-
-def _device_of(cfg: CfgNode | DictConfig) -> str:
-    return str(cfg.get("train", {}).get("device", "cuda") if is_lazy(cfg) else cfg.MODEL.DEVICE)
+    if device is not None:
+        _set(cfg, device, model_key="DEVICE", train_key="device")
 
 
 def device_of(cfg: CfgNode | DictConfig) -> str:
     """The device that models and inputs belong on."""
-    return _device_of(cfg)
+    return str(cfg.get("train", {}).get("device", "cuda") if is_lazy(cfg) else cfg.MODEL.DEVICE)
 
 
 def build_model(cfg: CfgNode | DictConfig) -> Any:

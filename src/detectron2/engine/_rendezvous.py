@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 
 def backend() -> str:
+    """The backend of ``torch.distributed`` for this machine."""
     return "nccl" if torch.cuda.device_count() and dist.is_nccl_available() else "gloo"
 
 

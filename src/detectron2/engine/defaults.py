@@ -7,7 +7,6 @@ this file.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import weakref
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from detectron2.engine._setup import (
 )
 from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.utils import comm
+from detectron2.utils._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,12 +67,7 @@ _REEXPORTED = {
     "PathManager": "detectron2.utils.file_io",
     "setup_logger": "detectron2.utils.logger",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _REEXPORTED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_REEXPORTED[name]), name)
+__getattr__ = lazy_attributes(__name__, _REEXPORTED)
 
 
 class _CallAfterBackward(HookBase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import itertools
 import logging
 import math
@@ -22,6 +21,7 @@ from detectron2.engine._evaluation import EarlyStopping, EvalHook
 from detectron2.engine._profiling import AutogradProfiler, TorchMemoryStats, TorchProfiler
 from detectron2.engine._weight_averaging import EMA
 from detectron2.engine.train_loop import HookBase, TrainerBase
+from detectron2.utils._lazy import lazy_attributes
 from detectron2.utils.events import EventStorage, EventWriter
 
 if TYPE_CHECKING:
@@ -49,12 +49,7 @@ _REEXPORTED = {
     "flatten_results_dict": "detectron2.evaluation.testing",
     "LRMultiplier": "detectron2.solver",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _REEXPORTED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_REEXPORTED[name]), name)
+__getattr__ = lazy_attributes(__name__, _REEXPORTED)
 
 
 class CallbackHook(HookBase):

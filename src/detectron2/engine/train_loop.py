@@ -244,13 +244,14 @@ class SimpleTrainer(TrainerBase):
         data, data_time = self._next_batch()
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        loss_dict, losses = self._losses(self.model(data))
+        with self._autocast():
+            loss_dict, losses = self._losses(self.model(data))
         if not self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        losses.backward()
+        self._backward(losses)
         self.after_backward()
         self._write_metrics(loss_dict, data_time)
-        self.optimizer.step()
+        self._step()
 
     def _next_batch(self) -> tuple[Any, float]:
         """The next batch, and the seconds that it took."""
@@ -274,6 +275,12 @@ class SimpleTrainer(TrainerBase):
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         """What the forward pass runs under."""
         return contextlib.nullcontext()
+
+    def _backward(self, losses: torch.Tensor) -> None:
+        losses.backward()
+
+    def _step(self) -> None:
+        self.optimizer.step()
 
     @staticmethod
     def _losses(output: Any) -> tuple[Mapping[str, torch.Tensor], torch.Tensor]:
@@ -417,7 +424,8 @@ class SimpleTrainer(TrainerBase):
 class AMPTrainer(SimpleTrainer):
     """A :class:`SimpleTrainer` with automatic mixed precision: forward and loss under autocast.
 
-    The device is that of the model's parameters.
+    The device is that of the model's parameters. The loss is scaled for the backward pass, so that
+    the hooks' ``after_backward`` sees scaled gradients.
     """
 
     def __init__(
@@ -467,23 +475,12 @@ class AMPTrainer(SimpleTrainer):
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         return torch.autocast(self._device_type, dtype=self.precision)
 
-    def run_step(self) -> None:
-        """As :class:`SimpleTrainer`, with the loss scaled for the backward pass.
-
-        The hooks' ``after_backward`` sees scaled gradients.
-        """
-        data, data_time = self._next_batch()
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        with self._autocast():
-            loss_dict, losses = self._losses(self.model(data))
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
+    def _backward(self, losses: torch.Tensor) -> None:
         self.grad_scaler.scale(losses).backward()
         if self.log_grad_scaler:
             get_event_storage().put_scalar("[metric]grad_scaler", self.grad_scaler.get_scale())
-        self.after_backward()
-        self._write_metrics(loss_dict, data_time)
+
+    def _step(self) -> None:
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 

@@ -1,5 +1,6 @@
 """Class-agnostic average recall of box proposals."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from pycocotools.coco import COCO
 
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
+from detectron2.utils.logger import create_small_table
 
 _AREA_RANGES = {
     "all": (0**2, 1e5**2),
@@ -60,15 +62,21 @@ def evaluate_box_proposals(
 
 
 def average_recalls(
-    dataset_predictions: Iterable[Mapping[str, Any]], coco_api: COCO
+    dataset_predictions: Iterable[Mapping[str, Any]], coco_api: COCO, logger: logging.Logger
 ) -> dict[str, float]:
-    """Average recall in percent with 100 and 1000 proposals an image: AR@100, ARs@100, ..."""
+    """Average recall in percent with 100 and 1000 proposals an image: AR@100, ARs@100, ...
+
+    ``logger`` gets a table of them.
+    """
+    logger.info("Evaluating bbox proposals ...")
     overlaps = [_overlaps(prediction, coco_api) for prediction in dataset_predictions]
-    return {
+    results = {
         f"AR{suffix}@{limit}": float(_recall(overlaps, None, area, limit)["ar"].item() * 100)
         for limit in _LIMITS
         for suffix, area in _AREAS_BY_SUFFIX.items()
     }
+    logger.info("Proposal metrics: \n%s", create_small_table(results))
+    return results
 
 
 def _overlaps(prediction: Mapping[str, Any], coco_api: COCO) -> _ImageOverlaps:

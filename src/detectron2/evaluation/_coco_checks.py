@@ -10,9 +10,8 @@ from pycocotools.coco import COCO
 
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_results import check_image_ids
+from detectron2.evaluation._gather import abbreviated
 
-# Names of classes and images that a message lists.
-_NAMED = 10
 # Half of the boxes beyond their images by a tenth of its side are no matter of a model's accuracy.
 _SUSPICIOUS_SHARE = 0.5
 _TOLERANCE = 1.1
@@ -57,7 +56,7 @@ def _check_images(detections: Detections, evaluated: set[Any], logger: logging.L
         logger.warning(
             "Images were predicted on more than once, and all their predictions count: image ids "
             "%s",
-            _abbreviated(repeated),
+            abbreviated(repeated),
         )
     missing = evaluated - seen
     if missing:
@@ -66,7 +65,7 @@ def _check_images(detections: Detections, evaluated: set[Any], logger: logging.L
             "image ids %s. evaluate(img_ids=...) evaluates some images only",
             len(missing),
             len(evaluated),
-            _abbreviated(sorted(missing, key=str)),
+            abbreviated(sorted(missing, key=str)),
         )
 
 
@@ -78,8 +77,8 @@ def _check_categories(detections: Detections, coco_gt: COCO, logger: logging.Log
     if not unknown:
         return
     message = (
-        f"predictions have category ids that are not in the data set: {_abbreviated(unknown)}; the "
-        f"data set has {_abbreviated(sorted(coco_gt.cats))}. Its metadata's "
+        f"predictions have category ids that are not in the data set: {abbreviated(unknown)}; the "
+        f"data set has {abbreviated(sorted(coco_gt.cats))}. Its metadata's "
         "'thing_dataset_id_to_contiguous_id', which loading the data set sets, maps the model's "
         "classes to them"
     )
@@ -137,10 +136,5 @@ def _check_ground_truth(coco_gt: COCO, evaluated: set[Any], logger: logging.Logg
             "count: %s",
             len(absent),
             len(coco_gt.cats),
-            _abbreviated(absent),
+            abbreviated(absent),
         )
-
-
-def _abbreviated(values: Sequence[Any]) -> str:
-    shown = ", ".join(map(repr, values[:_NAMED]))
-    return f"[{shown}{', ...' if len(values) > _NAMED else ''}]"

@@ -6,7 +6,6 @@ import io
 import itertools
 import logging
 import os
-import pickle
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +29,11 @@ from detectron2.evaluation._coco_gather import gather_predictions
 from detectron2.evaluation._coco_max_dets import COCOevalMaxDets, mean_of_valid
 from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._coco_results import load_results
-from detectron2.evaluation._coco_results_file import write_predictions, write_results
+from detectron2.evaluation._detection_files import (
+    save_predictions,
+    save_proposals,
+    save_results,
+)
 from detectron2.evaluation._result_tables import log_per_category_table
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
@@ -174,10 +177,7 @@ class COCOEvaluator(DatasetEvaluator):
             self._logger.warning("[COCOEvaluator] Did not receive valid predictions.")
             return {}
         if self._output_dir:
-            PathManager.mkdirs(self._output_dir)
-            path = os.path.join(self._output_dir, "instances_predictions.pth")
-            with PathManager.open(path, "wb") as file:
-                write_predictions(predictions, file)
+            save_predictions(predictions, self._output_dir)
 
         self._results = OrderedDict()
         if _has(predictions, "proposals"):
@@ -218,25 +218,21 @@ class COCOEvaluator(DatasetEvaluator):
         """Evaluate instances of all tasks, into ``self._results``."""
         self._logger.info("Preparing results for COCO format ...")
         detections = self._detections(predictions)
-        tasks = self._tasks or self._tasks_from_predictions(detections)
-        unknown = set(tasks) - set(_METRICS)
-        if unknown:
-            raise ValueError(f"tasks must be among {sorted(_METRICS)}, got {sorted(unknown)}")
+        tasks = self._wanted_tasks(detections)
         if len(detections):
             detections.column("score")
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
-            self._logger.info("Saving results to %s", path)
-            with PathManager.open(path, "wb") as file:
-                write_results(detections, file)
+            save_results(detections, path, self._logger)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
             return
         check_detections(detections, self._coco_api, img_ids, self._logger)
 
+        cocoeval_fn = self._cocoeval_class()
         self._logger.info(
             "Evaluating predictions with %s COCO API...",
-            "unofficial" if self._use_fast_impl else "official",
+            "official" if cocoeval_fn is COCOeval else "unofficial",
         )
         for task in sorted(tasks):
             coco_eval = None
@@ -246,13 +242,22 @@ class COCOEvaluator(DatasetEvaluator):
                     detections,
                     task,
                     kpt_oks_sigmas=self._kpt_oks_sigmas,
-                    cocoeval_fn=COCOeval_opt if self._use_fast_impl else COCOeval,
+                    cocoeval_fn=cocoeval_fn,
                     img_ids=img_ids,
                     max_dets_per_image=self._max_dets_per_image,
                 )
             self._results[task] = self._derive_coco_results(
                 coco_eval, task, class_names=getattr(self._metadata, "thing_classes", None)
             )
+
+    def _wanted_tasks(self, detections: Detections) -> Sequence[str]:
+        tasks = self._tasks or self._tasks_from_predictions(detections)
+        if unknown := set(tasks) - set(_METRICS):
+            raise ValueError(f"tasks must be among {sorted(_METRICS)}, got {sorted(unknown)}")
+        return tasks
+
+    def _cocoeval_class(self) -> type[COCOeval]:
+        return COCOeval_opt if self._use_fast_impl else COCOeval
 
     def _detections(
         self, predictions: PackedPredictions | Sequence[Mapping[str, Any]]
@@ -278,14 +283,11 @@ class COCOEvaluator(DatasetEvaluator):
         """Evaluate proposals, into ``self._results``."""
         predictions = [prediction for prediction in predictions if "proposals" in prediction]
         if self._output_dir:
-            write_proposals(predictions, self._output_dir)
+            save_proposals(predictions, self._output_dir)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
             return
-        self._logger.info("Evaluating bbox proposals ...")
-        results = average_recalls(predictions, self._coco_api)
-        self._logger.info("Proposal metrics: \n%s", create_small_table(results))
-        self._results["box_proposals"] = results
+        self._results["box_proposals"] = average_recalls(predictions, self._coco_api, self._logger)
 
     def _derive_coco_results(
         self, coco_eval: COCOeval | None, iou_type: str, class_names: Sequence[str] | None = None
@@ -449,18 +451,6 @@ def dataset_category_ids(metadata: Any, classes: np.ndarray) -> np.ndarray:
     ids = np.empty(num_classes, np.int64)
     ids[list(mapping.values())] = list(mapping.keys())
     return ids[classes]
-
-
-def write_proposals(predictions: Sequence[Mapping[str, Any]], output_dir: str) -> None:
-    """Write ``box_proposals.pkl``, which training can read: boxes (XYXY) and logits by image."""
-    data = {
-        "boxes": [p["proposals"].proposal_boxes.tensor.numpy() for p in predictions],
-        "objectness_logits": [p["proposals"].objectness_logits.numpy() for p in predictions],
-        "ids": [p["image_id"] for p in predictions],
-        "bbox_mode": BoxMode.XYXY_ABS.value,
-    }
-    with PathManager.open(os.path.join(output_dir, "box_proposals.pkl"), "wb") as file:
-        pickle.dump(data, file)
 
 
 def _has(predictions: PackedPredictions | Sequence[Mapping[str, Any]], kind: str) -> bool:

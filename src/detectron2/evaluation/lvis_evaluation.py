@@ -21,17 +21,19 @@ from detectron2.evaluation._coco_checks import check_detections
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_gather import gather_predictions
 from detectron2.evaluation._coco_predictions import PackedPredictions
-from detectron2.evaluation._coco_results_file import write_predictions, write_results
+from detectron2.evaluation._detection_files import (
+    save_predictions,
+    save_proposals,
+    save_results,
+)
 from detectron2.evaluation._lvis_protocol import evaluate_lvis
 from detectron2.evaluation.coco_evaluation import (
     dataset_category_ids,
     instances_to_coco_json,  # noqa: F401  (importable here, too)
     load_coco,
-    write_proposals,
 )
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.structures import Boxes, BoxMode, pairwise_iou  # noqa: F401
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
 __all__ = ["LVISEvaluator"]
@@ -104,19 +106,16 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             ValueError: the predictions cannot be those for this data set.
         """
-        predictions = (
-            gather_predictions(self._predictions) if self._distributed else (self._predictions)
-        )
+        predictions = self._predictions
+        if self._distributed:
+            predictions = gather_predictions(predictions)
         if predictions is None:
             return {}
         if not len(predictions):
             self._logger.warning("[LVISEvaluator] Did not receive valid predictions.")
             return {}
         if self._output_dir:
-            PathManager.mkdirs(self._output_dir)
-            path = os.path.join(self._output_dir, "instances_predictions.pth")
-            with PathManager.open(path, "wb") as file:
-                write_predictions(predictions, file)
+            save_predictions(predictions, self._output_dir)
 
         self._results = OrderedDict()
         if predictions.has_proposals:
@@ -155,9 +154,7 @@ class LVISEvaluator(DatasetEvaluator):
             detections.column("score")
         if self._output_dir:
             path = os.path.join(self._output_dir, "lvis_instances_results.json")
-            self._logger.info("Saving results to %s", path)
-            with PathManager.open(path, "wb") as file:
-                write_results(detections, file)
+            save_results(detections, path, self._logger)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
             return
@@ -176,14 +173,13 @@ class LVISEvaluator(DatasetEvaluator):
         """Evaluate proposals, into ``self._results``."""
         with_proposals = [prediction for prediction in predictions if "proposals" in prediction]
         if self._output_dir:
-            write_proposals(with_proposals, self._output_dir)
+            save_proposals(with_proposals, self._output_dir)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
             return
-        self._logger.info("Evaluating bbox proposals ...")
-        results = average_recalls(with_proposals, self._lvis_api)
-        self._logger.info("Proposal metrics: \n%s", create_small_table(results))
-        self._results["box_proposals"] = results
+        self._results["box_proposals"] = average_recalls(
+            with_proposals, self._lvis_api, self._logger
+        )
 
 
 def _evaluate_predictions_on_lvis(

@@ -23,6 +23,7 @@ from detectron2.evaluation._panoptic_quality import (
 )
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils._panoptic_prediction import infer_segments
 from detectron2.utils.file_io import PathManager
 
 __all__ = ["COCOPanopticEvaluator"]
@@ -122,17 +123,8 @@ class COCOPanopticEvaluator(DatasetEvaluator):
 
     def _segments_by_divisor(self, ids: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Segments of ids that hold their category; the ids become 1 larger, so that 0 is void."""
-        divisor = self._metadata.label_divisor
-        things = set(self._metadata.thing_dataset_id_to_contiguous_id.values())
-        segments = []
-        for value in np.unique(ids).tolist():
-            if value == -1:
-                continue
-            category = value // divisor
-            segments.append(
-                {"id": value + 1, "category_id": category, "isthing": category in things}
-            )
-        return ids + 1, segments
+        segments = infer_segments(ids, self._metadata)
+        return ids + 1, [{**segment, "id": segment["id"] + 1} for segment in segments]
 
     def _read_ground_truth(self) -> dict[str, Any]:
         """The contents of ``panoptic_json``; read when first needed, and then kept."""

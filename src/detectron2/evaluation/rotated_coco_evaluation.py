@@ -1,6 +1,5 @@
 """Evaluation of rotated boxes by the rules of COCO."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,8 @@ import torch
 from pycocotools.coco import COCO
 
 from detectron2.evaluation import coco_evaluation
-from detectron2.evaluation._coco_checks import check_detections
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_packing import Annotations, PackedAnnotations
-from detectron2.evaluation._coco_predictions import PackedPredictions
-from detectron2.evaluation._coco_results_file import write_results
 from detectron2.evaluation._coco_similarity import box_ious, pair_offsets
 from detectron2.evaluation.coco_evaluation import COCOEvaluator
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
@@ -22,7 +18,6 @@ from detectron2.structures import BoxMode, Instances, RotatedBoxes  # noqa: F401
 from detectron2.structures.rotated_boxes import (
     pairwise_iou as pairwise_iou_rotated,  # noqa: F401  (importable here, too)
 )
-from detectron2.utils.file_io import PathManager
 
 __all__ = ["RotatedCOCOEvaluator", "RotatedCOCOeval"]
 
@@ -130,41 +125,13 @@ class RotatedCOCOEvaluator(COCOEvaluator):
         """Instances in the format of COCO's results; ``bbox`` has five numbers if rotated."""
         return coco_evaluation.instances_to_coco_json(instances, img_id)
 
-    def _eval_predictions(
-        self,
-        predictions: PackedPredictions | Sequence[Mapping[str, Any]],
-        img_ids: Sequence[Any] | None = None,
-    ) -> None:
-        """Evaluate boxes, into ``self._results``."""
+    def _wanted_tasks(self, detections: Detections) -> Sequence[str]:
         if self._tasks is not None and set(self._tasks) != {"bbox"}:
             raise ValueError(f"rotated boxes have the task 'bbox' only, got {list(self._tasks)}")
-        self._logger.info("Preparing results for COCO format ...")
-        detections = self._detections(predictions)
-        if len(detections):
-            detections.column("score")
-        if self._output_dir:
-            path = os.path.join(self._output_dir, "coco_instances_results.json")
-            self._logger.info("Saving results to %s", path)
-            with PathManager.open(path, "wb") as file:
-                write_results(detections, file)
-        if not self._do_evaluation:
-            self._logger.info("Annotations are not available for evaluation.")
-            return
-        check_detections(detections, self._coco_api, img_ids, self._logger)
-        self._logger.info("Evaluating predictions ...")
-        coco_eval = None
-        if len(detections):
-            coco_eval = coco_evaluation._evaluate_predictions_on_coco(
-                self._coco_api,
-                detections,
-                "bbox",
-                cocoeval_fn=RotatedCOCOeval,
-                img_ids=img_ids,
-                max_dets_per_image=self._max_dets_per_image,
-            )
-        self._results["bbox"] = self._derive_coco_results(
-            coco_eval, "bbox", class_names=getattr(self._metadata, "thing_classes", None)
-        )
+        return ["bbox"]
+
+    def _cocoeval_class(self) -> type[RotatedCOCOeval]:
+        return RotatedCOCOeval
 
     def _evaluate_predictions_on_coco(
         self, coco_gt: COCO, coco_results: Sequence[dict[str, Any]] | Detections

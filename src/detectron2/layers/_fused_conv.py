@@ -16,17 +16,22 @@ from detectron2.layers.batch_norm import FrozenBatchNorm2d
 
 
 def fused_conv(
-    conv: Any, x: torch.Tensor, relu: bool = False, residual: torch.Tensor | None = None
+    conv: nn.Conv2d,
+    norm: nn.Module | None,
+    x: torch.Tensor,
+    relu: bool = False,
+    residual: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Convolve and normalise ``x``, add ``residual``, apply a ReLU; None if that cannot be fused.
 
     Args:
-        conv: a :class:`detectron2.layers.Conv2d`. Its activation is not applied.
+        conv: of a :class:`detectron2.layers.Conv2d` the own norm and activation are not applied.
+        norm: None, or what normalises the output.
         x: ``(N, C, H, W)``.
         relu: whether there is a ReLU.
         residual: None, or in the shape of the output.
     """
-    weight, norm = conv.weight, conv.norm
+    weight = conv.weight
     if not _can_fuse(conv, weight, norm, x):
         return None
     dtype = x.dtype
@@ -45,11 +50,12 @@ def fused_conv(
         scale, shift = affine_map
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
     arguments = (x, weight, scale, shift, residual, geometry, relu)
-    if torch.is_grad_enabled() and any(
+    if not torch.is_grad_enabled() or not any(
         y is not None and y.requires_grad for y in (x, weight, shift, residual)
     ):
-        return _FusedConv.apply(*arguments)
-    return _compute(*arguments)[0]
+        return _compute(*arguments)[0]
+    y = _FusedConv.apply(*arguments)
+    return _ReLUOfOutput.apply(y) if relu else y
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -91,9 +97,8 @@ def _is_channels_last(x: torch.Tensor) -> bool:
 def _fold(
     weight: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype, channels_last: bool
 ) -> torch.Tensor:
-    """``weight * scale`` in a dtype and a memory format, in one pass and without a gradient."""
+    """``weight * scale`` in a dtype and a memory format, in one pass; without gradients enabled."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    weight = weight.detach()
     as_it_is = not channels_last or weight.shape[2:] == (1, 1)  # which is in either format
     if scale is not None and as_it_is and weight.dtype == scale.dtype == dtype:
         return weight * scale
@@ -165,7 +170,10 @@ def _compute(
 
 
 class _FusedConv(torch.autograd.Function):
-    """What :func:`fused_conv` does, on tensors of one dtype but for ``weight`` and ``scale``."""
+    """What :func:`fused_conv` does, on tensors of one dtype but for ``weight`` and ``scale``.
+
+    A ReLU is in the values only. Its gradient is :class:`_ReLUOfOutput`'s.
+    """
 
     @staticmethod
     def forward(
@@ -179,19 +187,22 @@ class _FusedConv(torch.autograd.Function):
         relu: bool,
     ) -> torch.Tensor:
         y, folded = _compute(x, weight, scale, shift, residual, geometry, relu)
-        ctx.save_for_backward(x, weight, scale, folded, y if relu else None)
+        # Kept as autocast keeps its copies. In the weight's own dtype an ordinary convolution
+        # keeps none, and so it is folded again.
+        kept = None if folded.dtype == weight.dtype else folded
+        ctx.save_for_backward(x, weight, scale, kept)
         ctx.geometry = geometry
         ctx.shift_dtype = None if shift is None else shift.dtype
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, scale, folded, y = ctx.saved_tensors
+        x, weight, scale, folded = ctx.saved_tensors
         if torch.is_grad_enabled():
             # There will be a second backward pass, which needs the way from the weight to here.
-            folded = (weight if scale is None else weight * scale).to(folded.dtype)
-        if y is not None:
-            grad = torch.ops.aten.threshold_backward(grad, y, 0)
+            folded = (weight if scale is None else weight * scale).to(x.dtype)
+        elif folded is None:
+            folded = _fold(weight, scale, x.dtype, _is_channels_last(x))
         needs_x, needs_weight, _, needs_shift, needs_residual = ctx.needs_input_grad[:5]
         stride, padding, dilation, groups = ctx.geometry
         grad_x, grad_weight, grad_shift = torch.ops.aten.convolution_backward(
@@ -218,3 +229,22 @@ class _FusedConv(torch.autograd.Function):
             grad_shift = grad_shift.to(ctx.shift_dtype)
         grad_residual = grad if needs_residual else None
         return grad_x, grad_weight, None, grad_shift, grad_residual, None, None
+
+
+class _ReLUOfOutput(torch.autograd.Function):
+    """The gradient of a ReLU that has been applied.
+
+    As a node of its own it lets go of the output and of the gradient that comes in before the
+    convolution's backward pass starts, which needs as much memory as these.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: torch.Tensor) -> torch.Tensor:
+        ctx.mark_dirty(y)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grad, y, 0)

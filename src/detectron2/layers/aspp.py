@@ -7,18 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._weight_init import c2_xavier_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import DepthwiseSeparableConv2d
 from detectron2.layers.wrappers import Conv2d
 
 __all__ = ["ASPP"]
-
-
-def _initialized(conv: Conv2d) -> Conv2d:
-    nn.init.kaiming_uniform_(conv.weight, a=1)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
 
 
 class ASPP(nn.Module):
@@ -62,7 +56,7 @@ class ASPP(nn.Module):
         self._window = (1, 1) if pool_kernel_size is None else tuple(pool_kernel_size)
 
         def conv(channels: int, kernel_size: int, dilation: int) -> Conv2d:
-            return _initialized(
+            return c2_xavier_fill(
                 Conv2d(
                     channels,
                     out_channels,
@@ -99,7 +93,7 @@ class ASPP(nn.Module):
             [
                 conv(in_channels, 1, 1),
                 *(dilated_conv(dilation) for dilation in dilations),
-                nn.Sequential(pool, _initialized(pooled_conv)),
+                nn.Sequential(pool, c2_xavier_fill(pooled_conv)),
             ]
         )
         self.project = conv(5 * out_channels, 1, 1)

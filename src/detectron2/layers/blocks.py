@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import FrozenBatchNorm2d, get_norm
 from detectron2.layers.wrappers import Conv2d
 
@@ -49,13 +50,9 @@ def _conv(
     **options: Any,
 ) -> Conv2d:
     """A convolution of a size (channels in, channels out, kernel); a norm replaces its bias."""
-    layer = Conv2d(
-        *size, bias=not norm, norm=get_norm(norm, size[1]), activation=activation, **options
+    return c2_msra_fill(
+        Conv2d(*size, bias=not norm, norm=get_norm(norm, size[1]), activation=activation, **options)
     )
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 class DepthwiseSeparableConv2d(nn.Module):

@@ -32,6 +32,11 @@ def _at_least_float32(boxes: torch.Tensor) -> torch.Tensor:
     return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
 
 
+def _area(sides: torch.Tensor) -> torch.Tensor:
+    # The gradient of prod() would wait for the device, to count zeros.
+    return sides[..., 0] * sides[..., 1]
+
+
 def _iou_and_distance(
     boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,9 +49,9 @@ def _iou_and_distance(
     )
     # Boxes that only touch do not pull on each other's corners, which a clamp would let them.
     overlaps = (sides > 0).all(dim=-1)
-    intersection = torch.where(overlaps, sides.prod(dim=-1), 0.0)
-    area1 = (boxes1[..., 2:] - boxes1[..., :2]).prod(dim=-1)
-    area2 = (boxes2[..., 2:] - boxes2[..., :2]).prod(dim=-1)
+    intersection = torch.where(overlaps, _area(sides), 0.0)
+    area1 = _area(boxes1[..., 2:] - boxes1[..., :2])
+    area2 = _area(boxes2[..., 2:] - boxes2[..., :2])
     iou = intersection / (area1 + area2 - intersection + eps)
 
     hull = torch.max(boxes1[..., 2:], boxes2[..., 2:]) - torch.min(boxes1[..., :2], boxes2[..., :2])
@@ -74,6 +79,23 @@ def _reduce(loss: torch.Tensor, reduction: str) -> torch.Tensor:
     raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got '{reduction}'")
 
 
+def diou_losses(boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
+    """:func:`diou_loss` of each pair, without its check, which waits for the device."""
+    boxes1, boxes2 = _at_least_float32(boxes1), _at_least_float32(boxes2)
+    iou, distance = _iou_and_distance(boxes1, boxes2, eps)
+    return 1 - iou + distance
+
+
+def ciou_losses(boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
+    """:func:`ciou_loss` of each pair, without its check, which waits for the device."""
+    boxes1, boxes2 = _at_least_float32(boxes1), _at_least_float32(boxes2)
+    iou, distance = _iou_and_distance(boxes1, boxes2, eps)
+    difference = _aspect_angle(boxes2) - _aspect_angle(boxes1)
+    v = (4 / math.pi**2) * difference.square()
+    alpha = (v / (1 - iou + v + eps)).detach()
+    return 1 - iou + distance + alpha * v
+
+
 def diou_loss(
     boxes1: torch.Tensor, boxes2: torch.Tensor, reduction: str = "none", eps: float = 1e-7
 ) -> torch.Tensor:
@@ -92,10 +114,8 @@ def diou_loss(
         ValueError: a box of ``boxes1`` has corners in the wrong order, or the reduction is
             unknown.
     """
-    boxes1, boxes2 = _at_least_float32(boxes1), _at_least_float32(boxes2)
     _check_corners(boxes1)
-    iou, distance = _iou_and_distance(boxes1, boxes2, eps)
-    return _reduce(1 - iou + distance, reduction)
+    return _reduce(diou_losses(boxes1, boxes2, eps), reduction)
 
 
 def ciou_loss(
@@ -116,10 +136,5 @@ def ciou_loss(
         ValueError: a box of ``boxes1`` has corners in the wrong order, or the reduction is
             unknown.
     """
-    boxes1, boxes2 = _at_least_float32(boxes1), _at_least_float32(boxes2)
     _check_corners(boxes1)
-    iou, distance = _iou_and_distance(boxes1, boxes2, eps)
-    difference = _aspect_angle(boxes2) - _aspect_angle(boxes1)
-    v = (4 / math.pi**2) * difference.square()
-    alpha = (v / (1 - iou + v + eps)).detach()
-    return _reduce(1 - iou + distance + alpha * v, reduction)
+    return _reduce(ciou_losses(boxes1, boxes2, eps), reduction)

@@ -118,6 +118,11 @@ class _NewEmptyTensorOp(torch.autograd.Function):
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 
 
+def _is_relu(activation: Any) -> bool:
+    is_module = type(activation) is nn.ReLU and not has_hooks(activation)
+    return is_module or activation in _RELUS
+
+
 class Conv2d(nn.Conv2d):
     """Convolution, then optionally normalisation, then optionally activation.
 
@@ -163,12 +168,10 @@ class Conv2d(nn.Conv2d):
         """What `forward` returns, in fewer passes; None if there is nothing to fuse."""
         if type(self) is not Conv2d:
             return None
-        relu = self.activation in _RELUS or (
-            type(self.activation) is nn.ReLU and not has_hooks(self.activation)
-        )
+        relu = _is_relu(self.activation)
         if self.norm is None and not relu:
             return None
-        y = fused_conv(self, x, relu)
+        y = fused_conv(self, self.norm, x, relu)
         return y if y is None or relu or self.activation is None else self.activation(y)
 
     @torch.jit.unused
@@ -184,13 +187,26 @@ def conv_relu(
 ) -> torch.Tensor:
     """ReLU of ``conv(x)``, where ``conv`` may be any module, plus ``residual``."""
     if type(conv) is Conv2d and conv.activation is None and not has_hooks(conv):
-        y = fused_conv(conv, x, True, residual)
+        y = fused_conv(conv, conv.norm, x, True, residual)
         if y is not None:
             return y
     y = conv(x)
     if residual is not None:
         y += residual
     return F.relu_(y)
+
+
+def conv_norm(
+    conv: nn.Conv2d, norm: nn.Module, x: torch.Tensor, activation: nn.Module | None = None
+) -> torch.Tensor:
+    """``activation(norm(conv(x)))`` of modules that are not parts of ``conv``."""
+    if type(conv) is nn.Conv2d and not has_hooks(conv):
+        relu = _is_relu(activation)
+        y = fused_conv(conv, norm, x, relu)
+        if y is not None:
+            return y if relu or activation is None else activation(y)
+    y = norm(conv(x))
+    return y if activation is None else activation(y)
 
 
 # Without a return type, which would be a tuple in Python and a list in TorchScript.

@@ -7,9 +7,11 @@ the boxes of objects.
 import math
 
 import torch
-from fvcore.nn import smooth_l1_loss
+from torch.nn import functional as F  # noqa: N812
 
-from detectron2.layers import cat, ciou_loss, diou_loss
+# Code written for upstream imports the losses from here.
+from detectron2.layers import cat, ciou_loss, diou_loss  # noqa: F401
+from detectron2.layers.losses import ciou_losses, diou_losses
 from detectron2.structures import Boxes
 
 __all__ = ["Box2BoxTransform", "Box2BoxTransformLinear", "Box2BoxTransformRotated"]
@@ -75,11 +77,11 @@ class Box2BoxTransform:
         target_sides = target_boxes[..., 2:] - target_boxes[..., :2]
         centres = torch.add(src_boxes[..., :2], sides, alpha=0.5)
         target_centres = torch.add(target_boxes[..., :2], target_sides, alpha=0.5)
-        moves = (target_centres - centres) / sides
-        scales = torch.log(target_sides / sides)
-        deltas = _weighted(torch.cat([moves, scales], dim=-1), self.weights)
+        wx, wy, ww, wh = self.weights
+        moves = _multiplied((target_centres - centres) / sides, wx, wy)
+        scales = _multiplied(torch.log(target_sides / sides), ww, wh)
         _check_widths(sides[..., 0])
-        return deltas
+        return torch.cat([moves, scales], dim=-1)
 
     def apply_deltas(self, deltas: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """The boxes that deltas lead to, not clipped.
@@ -244,19 +246,18 @@ def _by_class(
     return deltas.unflatten(-1, [num_classes, box_dim]), boxes.to(deltas.dtype).unsqueeze(-2)
 
 
+def _multiplied(pairs: torch.Tensor, weight0: float, weight1: float) -> torch.Tensor:
+    """``(..., 2)`` times the weights of its columns, in as few kernels as that takes."""
+    if weight0 == weight1:
+        return pairs if weight0 == 1 else pairs * weight0
+    return torch.stack([pairs[..., 0] * weight0, pairs[..., 1] * weight1], dim=-1)
+
+
 def _divided(pairs: torch.Tensor, weight0: float, weight1: float) -> torch.Tensor:
     """``(..., 2)`` divided by the weights of its columns, in as few kernels as that takes."""
     if weight0 == weight1:
         return pairs if weight0 == 1 else pairs / weight0
     return torch.stack([pairs[..., 0] / weight0, pairs[..., 1] / weight1], dim=-1)
-
-
-def _weighted(deltas: torch.Tensor, weights: tuple[float, float, float, float]) -> torch.Tensor:
-    wx, wy, ww, wh = weights
-    if wx == 1 and wy == 1 and ww == 1 and wh == 1:
-        return deltas
-    dx, dy, dw, dh = deltas.unbind(-1)
-    return torch.stack([dx * wx, dy * wy, dw * ww, dh * wh], dim=-1)
 
 
 def _weighted_rotated(
@@ -304,15 +305,18 @@ def _box_losses(
     """Regression losses of matched anchors, ``(...)``, from ``(..., box_dim)``; float32."""
     if loss_type == "smooth_l1":
         targets = box2box_transform.get_deltas(anchors, gt_boxes)
-        losses = smooth_l1_loss(deltas.float(), targets, beta=smooth_l1_beta, reduction="none")
+        losses = F.smooth_l1_loss(
+            deltas.float(), targets.float(), beta=smooth_l1_beta, reduction="none"
+        )
         return losses.sum(dim=-1)
     boxes = box2box_transform.apply_deltas(deltas, anchors)
     if loss_type == "giou":
         return _giou_loss(boxes, gt_boxes)
+    # Without the checks of the public losses: sides of decoded boxes are not negative.
     if loss_type == "diou":
-        return diou_loss(boxes, gt_boxes, reduction="none")
+        return diou_losses(boxes, gt_boxes)
     if loss_type == "ciou":
-        return ciou_loss(boxes, gt_boxes, reduction="none")
+        return ciou_losses(boxes, gt_boxes)
     raise ValueError(
         f"the box regression loss must be 'smooth_l1', 'giou', 'diou' or 'ciou', got {loss_type!r}"
     )

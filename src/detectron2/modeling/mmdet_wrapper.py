@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detectron2.layers.shape_spec import ShapeSpec
@@ -39,6 +38,8 @@ def _build(model: nn.Module | Mapping, kind: str) -> nn.Module:
     """A module as it is; of a configuration, what ``mmdet.models.build_{kind}`` makes."""
     if not isinstance(model, Mapping):
         return model
+    from omegaconf import DictConfig, OmegaConf
+
     if isinstance(model, DictConfig):
         model = OmegaConf.to_container(model, resolve=True)
     # It wants attributes, which dicts do not have.
@@ -241,5 +242,5 @@ def _losses(values: dict[str, Any]) -> dict[str, torch.Tensor]:
         if "loss" in name:
             losses[name] = total
         else:
-            get_event_storage().put_scalar(name, total.item())
+            get_event_storage().put_scalar(name, torch.as_tensor(total).detach())
     return losses

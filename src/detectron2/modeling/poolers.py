@@ -1,8 +1,10 @@
 """Pooling of the features of regions from the level of a pyramid that fits their size."""
 
+import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -16,7 +18,9 @@ from detectron2.layers import (
     shapes_to_tensor,
 )
 from detectron2.layers.roi_align import can_pool_natively, multilevel_roi_align
+from detectron2.modeling._constants import constant
 from detectron2.structures import Boxes
+from detectron2.utils._host_values import to_device
 
 # Code written for upstream imports these names from here.
 from detectron2.utils.tracing import assert_fx_safe, is_fx_tracing
@@ -72,6 +76,23 @@ def _assign_areas_to_levels(
     return torch.nan_to_num(levels - min_level, nan=0.0).to(torch.int64)
 
 
+@functools.lru_cache
+def _level_boundaries(
+    min_level: int, max_level: int, canonical_box_size: int, canonical_level: int
+) -> tuple[float, ...]:
+    """The least areas, in float32, that are assigned to each level but the finest."""
+    boundaries = []
+    for level in range(min_level + 1, max_level + 1):
+        exact = np.float32((canonical_box_size * 2.0 ** (level - canonical_level)) ** 2)
+        # The formula rounds: the boundary is some floats below the exact one.
+        nearby = (exact.view(np.int32) + np.arange(-64, 65, dtype=np.int32)).view(np.float32)
+        levels = _assign_areas_to_levels(
+            torch.from_numpy(nearby), min_level, max_level, canonical_box_size, canonical_level
+        )
+        boundaries.append(float(nearby[int((levels >= level - min_level).nonzero()[0])]))
+    return tuple(boundaries)
+
+
 def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> torch.Tensor:
     """Put the boxes of several images into one tensor, beside the index of their image.
 
@@ -81,8 +102,20 @@ def convert_boxes_to_pooler_format(box_lists: list[Boxes]) -> torch.Tensor:
     Returns:
         ``(R, 5)`` or ``(R, 6)``, rows ``(index, *box)``, in the order of the list.
     """
+    if len(box_lists) > 1 and not torch.jit.is_scripting() and not _is_making_graph():
+        return _with_indices([boxes.tensor for boxes in box_lists])
     rows = [F.pad(boxes.tensor, [1, 0], value=float(i)) for i, boxes in enumerate(box_lists)]
     return cat(rows)
+
+
+@torch.jit.unused
+def _with_indices(boxes: list[torch.Tensor]) -> torch.Tensor:
+    """Boxes beside the index of their list, in as few kernels for many lists as for one."""
+    together = torch.cat(boxes)
+    counts = torch.tensor([len(of_list) for of_list in boxes])
+    indices = torch.arange(len(boxes), dtype=together.dtype)
+    indices = indices.repeat_interleave(counts, output_size=len(together))[:, None]
+    return torch.cat([to_device(indices, together.device), together], dim=1)
 
 
 class _ROIPool(nn.Module):
@@ -216,25 +249,26 @@ class ROIPooler(nn.Module):
 
     @torch.jit.unused
     def _pool_at_once(self, x: list[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
-        # The same levels as of the lists of boxes, in a few kernels for all images.
-        sides = rois[:, 3:] - rois[:, 1:3]
-        levels = _assign_areas_to_levels(
-            sides[:, 0] * sides[:, 1],
-            self.min_level,
-            self.max_level,
-            self.canonical_box_size,
-            self.canonical_level,
-        )
         first = self.level_poolers[0]
         return multilevel_roi_align(
             x,
             rois,
-            levels,
+            self._levels(rois),
             self.output_size,
             [pooler.spatial_scale for pooler in self.level_poolers],
             first.sampling_ratio,
             first.aligned,
         )
+
+    @torch.jit.unused
+    def _levels(self, rois: torch.Tensor) -> torch.Tensor:
+        """What :func:`assign_boxes_to_levels` gives, of rows ``(index, *box)``, in few kernels."""
+        pyramid = self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
+        areas = (rois[:, 3:] - rois[:, 1:3]).prod(dim=1)
+        if torch.compiler.is_compiling():
+            return _assign_areas_to_levels(areas, *pyramid)
+        boundaries = constant(_level_boundaries(*pyramid), torch.float32, rois.device)
+        return (areas[:, None] >= boundaries).sum(dim=1)
 
     def _pool_by_level(
         self, x: list[torch.Tensor], rois: torch.Tensor, levels: torch.Tensor

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers import cat
 from detectron2.structures import Boxes, Instances, ROIMasks
 from detectron2.utils._host_values import to_device
 
@@ -63,7 +64,7 @@ def _rows(masks: list[torch.Tensor]) -> list[torch.Tensor | None]:
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return [mask.nonzero().squeeze(1) for mask in masks]
     lengths = [len(mask) for mask in masks]
-    on_cpu = torch.cat(masks).cpu().split(lengths)
+    on_cpu = cat(masks).cpu().split(lengths)
     rows = [mask.nonzero().squeeze(1) for mask in on_cpu]
     return [
         None if len(chosen) == length else to_device(chosen, masks[0].device)
@@ -98,8 +99,8 @@ def _scaled(results: Instances, height: Any, width: Any) -> Instances:
     _clip(boxes, size)
     if instances.has("pred_keypoints"):
         keypoints = instances.pred_keypoints
-        keypoints[:, :, 0] *= scale_x
-        keypoints[:, :, 1] *= scale_y
+        keypoints[:, :, 0].mul_(scale_x)
+        keypoints[:, :, 1].mul_(scale_y)
     return instances
 
 

@@ -237,8 +237,9 @@ class Boxes:
 
     def scale(self, scale_x: float, scale_y: float) -> None:
         """Multiply the coordinates, in place."""
-        self.tensor[:, 0::2] *= scale_x
-        self.tensor[:, 1::2] *= scale_y
+        # Not "*=", which copies each slice onto itself afterwards.
+        self.tensor[:, 0::2].mul_(scale_x)
+        self.tensor[:, 1::2].mul_(scale_y)
 
     @classmethod
     @torch.jit.unused

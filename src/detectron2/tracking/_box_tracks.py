@@ -32,15 +32,18 @@ class BoxTracks(BaseTracker):
     for in the next frame.
     """
 
-    def _set_up(
+    def __init__(
         self,
         video_height: int,
         video_width: int,
-        max_num_instances: int,
-        max_lost_frame_count: int,
-        min_box_rel_dim: float,
-        min_instance_period: int,
+        max_num_instances: int = 200,
+        max_lost_frame_count: int = 0,
+        min_box_rel_dim: float = 0.02,
+        min_instance_period: int = 1,
+        **kwargs: Any,
     ) -> None:
+        """Arguments as for :class:`BBoxIOUTracker`."""
+        super().__init__(**kwargs)
         if video_height <= 0 or video_width <= 0:
             raise ValueError(
                 f"a video's height and width are positive, got {video_height} and {video_width}"
@@ -125,15 +128,17 @@ class BoxTracks(BaseTracker):
         self._prev_instances = copy.deepcopy(instances)
 
 
-def arguments_of(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments of :class:`BoxTracks` in a config: ``VIDEO_HEIGHT`` and ``VIDEO_WIDTH`` of
-    ``TRACKER_HEADS``, and what else it has."""
+def arguments_of_iou_tracker(tracker: type[BoxTracks], cfg: CfgNode) -> dict[str, Any]:
+    """The arguments in a config: ``VIDEO_HEIGHT`` and ``VIDEO_WIDTH`` of ``TRACKER_HEADS``, and
+    what else it has."""
     node = cfg.TRACKER_HEADS
     return {
+        "_target_": f"{tracker.__module__}.{tracker.__qualname__}",
         "video_height": node.VIDEO_HEIGHT,
         "video_width": node.VIDEO_WIDTH,
         "max_num_instances": node.get("MAX_NUM_INSTANCES", 200),
         "max_lost_frame_count": node.get("MAX_LOST_FRAME_COUNT", 0),
         "min_box_rel_dim": node.get("MIN_BOX_REL_DIM", 0.02),
         "min_instance_period": node.get("MIN_INSTANCE_PERIOD", 1),
+        "track_iou_threshold": node.get("TRACK_IOU_THRESHOLD", 0.5),
     }

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode as CfgNode_
 from detectron2.config import configurable
 from detectron2.structures.boxes import Boxes, pairwise_iou
 from detectron2.structures.instances import Instances
-from detectron2.tracking._box_tracks import BoxTracks, arguments_of
+from detectron2.tracking._box_tracks import BoxTracks, arguments_of_iou_tracker
 from detectron2.tracking.base_tracker import TRACKER_HEADS_REGISTRY, BaseTracker
 
 __all__ = ["BBoxIOUTracker", "BaseTracker", "Boxes"]
@@ -44,26 +44,25 @@ class BBoxIOUTracker(BoxTracks):
             min_instance_period: a lost instance is kept if it was in more frames than these.
             track_iou_threshold: the least IoU of an instance with what it was a frame before.
             **kwargs: not used.
+
+        Raises:
+            ValueError: the video has no size, or ``max_num_instances`` is negative.
         """
-        super().__init__(**kwargs)
-        self._set_up(
+        super().__init__(
             video_height,
             video_width,
             max_num_instances,
             max_lost_frame_count,
             min_box_rel_dim,
             min_instance_period,
+            **kwargs,
         )
         self._track_iou_threshold = track_iou_threshold
         self._matched_idx: set[int] = set()
 
     @classmethod
     def from_config(cls, cfg: CfgNode_) -> dict[str, Any]:
-        return {
-            "_target_": f"{cls.__module__}.{cls.__qualname__}",
-            **arguments_of(cfg),
-            "track_iou_threshold": cfg.TRACKER_HEADS.get("TRACK_IOU_THRESHOLD", 0.5),
-        }
+        return arguments_of_iou_tracker(cls, cfg)
 
     def update(self, instances: Instances) -> Instances:
         """Take in the next frame.

@@ -44,15 +44,18 @@ class BaseHungarianTracker(BoxTracks):
                 must have to be kept.
             min_instance_period: a lost instance is kept if it was in more frames than these.
             **kwargs: not used.
+
+        Raises:
+            ValueError: the video has no size, or ``max_num_instances`` is negative.
         """
-        super().__init__(**kwargs)
-        self._set_up(
+        super().__init__(
             video_height,
             video_width,
             max_num_instances,
             max_lost_frame_count,
             min_box_rel_dim,
             min_instance_period,
+            **kwargs,
         )
 
     @classmethod

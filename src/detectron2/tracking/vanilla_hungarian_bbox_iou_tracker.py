@@ -10,7 +10,7 @@ from detectron2.config import CfgNode as CfgNode_
 from detectron2.config import configurable
 from detectron2.structures.boxes import pairwise_iou
 from detectron2.structures.instances import Instances
-from detectron2.tracking._box_tracks import arguments_of
+from detectron2.tracking._box_tracks import arguments_of_iou_tracker
 from detectron2.tracking.base_tracker import TRACKER_HEADS_REGISTRY
 from detectron2.tracking.hungarian_tracker import BaseHungarianTracker
 from detectron2.tracking.utils import LARGE_COST_VALUE, create_prediction_pairs
@@ -49,6 +49,9 @@ class VanillaHungarianBBoxIOUTracker(BaseHungarianTracker):
             min_instance_period: a lost instance is kept if it was in more frames than these.
             track_iou_threshold: the least IoU of a cheap pair.
             **kwargs: not used.
+
+        Raises:
+            ValueError: the video has no size, or ``max_num_instances`` is negative.
         """
         super().__init__(
             video_height,
@@ -63,11 +66,7 @@ class VanillaHungarianBBoxIOUTracker(BaseHungarianTracker):
 
     @classmethod
     def from_config(cls, cfg: CfgNode_) -> dict[str, Any]:
-        return {
-            "_target_": f"{cls.__module__}.{cls.__qualname__}",
-            **arguments_of(cfg),
-            "track_iou_threshold": cfg.TRACKER_HEADS.get("TRACK_IOU_THRESHOLD", 0.5),
-        }
+        return arguments_of_iou_tracker(cls, cfg)
 
     def build_cost_matrix(self, instances: Instances, prev_instances: Instances) -> np.ndarray:
         """What it costs to match N instances with M previous ones; ``(N, M)`` float64."""

@@ -35,7 +35,7 @@ class _PanopticPrediction:
                 f"a segmentation must have the shape (H, W), got {list(panoptic_seg.shape)}"
             )
         if segments_info is None:
-            segments_info = _infer_segments(panoptic_seg, metadata)
+            segments_info = infer_segments(panoptic_seg, metadata)
         self._seg = panoptic_seg
         self._info = {segment["id"]: segment for segment in segments_info}
         self._by_area = ids_by_area(panoptic_seg)
@@ -74,7 +74,19 @@ def ids_by_area(segmentation: np.ndarray) -> list[int]:
     return [int(ids[index]) for index in np.argsort(-areas, kind="stable")]
 
 
-def _infer_segments(panoptic_seg: np.ndarray, metadata: Any) -> list[dict[str, Any]]:
+def infer_segments(panoptic_seg: np.ndarray, metadata: Any) -> list[dict[str, Any]]:
+    """The segments of ids that hold their category; -1 is the id of none.
+
+    Args:
+        panoptic_seg: ``(H, W)``, ids ``category * metadata.label_divisor + k``.
+        metadata: tells also which categories are things.
+
+    Returns:
+        A dict for each segment with ``id``, ``isthing`` and ``category_id``, by ascending id.
+
+    Raises:
+        ValueError: the metadata have no ``label_divisor``.
+    """
     divisor = getattr(metadata, "label_divisor", None)
     if divisor is None:
         raise ValueError("without segments_info, the metadata need a label_divisor")

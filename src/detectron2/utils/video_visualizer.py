@@ -11,13 +11,11 @@ from detectron2.structures.instances import Instances
 from detectron2.utils._panoptic_prediction import _PanopticPrediction
 from detectron2.utils.colormap import colormap, random_color, random_colors
 from detectron2.utils.visualizer import (
-    _OFF_WHITE,
     ColorMode,
     VisImage,
     Visualizer,
     _class_name,
     _create_text_labels,
-    _palette_color,
     _union,
 )
 
@@ -163,21 +161,7 @@ class VideoVisualizer:
         :meth:`~detectron2.utils.visualizer.Visualizer.draw_panoptic_seg`."""
         visualizer = Visualizer(frame, self.metadata, instance_mode=self._instance_mode)
         prediction = _PanopticPrediction(panoptic_seg, segments_info, self.metadata)
-        if self._instance_mode == ColorMode.IMAGE_BW:
-            grey = visualizer._create_grayscale_image(prediction.non_empty_mask())
-            visualizer.output.reset_image(grey)
-        names = getattr(self.metadata, "stuff_classes", None)
-        palette = getattr(self.metadata, "stuff_colors", None)
-        for mask, info in prediction.semantic_masks():
-            category = info["category_id"]
-            visualizer.draw_binary_mask(
-                mask,
-                color=_palette_color(palette, category),
-                edge_color=_OFF_WHITE,
-                text=_class_name(category, names),
-                alpha=alpha,
-                area_threshold=area_threshold,
-            )
+        visualizer._draw_stuff(prediction, area_threshold, alpha)
         things = list(prediction.instance_masks())
         if not things:
             return visualizer.output

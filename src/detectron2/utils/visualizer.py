@@ -16,6 +16,7 @@ from detectron2.structures.keypoints import Keypoints
 from detectron2.structures.masks import BitMasks, PolygonMasks
 from detectron2.structures.rotated_boxes import RotatedBoxes
 from detectron2.utils._generic_mask import GenericMask
+from detectron2.utils._lazy import lazy_attributes
 from detectron2.utils._mask_components import MaskRuns
 from detectron2.utils._panoptic_prediction import _PanopticPrediction, ids_by_area
 from detectron2.utils._primitives import Color, Primitives
@@ -28,18 +29,8 @@ _RED = (1.0, 0.0, 0.0)
 _OFF_WHITE = (1.0, 1.0, 240.0 / 255)
 
 
-def __getattr__(name: str) -> Any:
-    # Code written for upstream imports it from here. The data package is large, and drawing does
-    # without it.
-    message = f"module {__name__!r} has no attribute {name!r}"
-    if name != "MetadataCatalog":
-        raise AttributeError(message)
-    try:
-        from detectron2.data.catalog import MetadataCatalog
-    except ImportError as error:
-        # `hasattr` and `from ... import` expect no other error of a module.
-        raise AttributeError(message) from error
-    return MetadataCatalog
+# Code written for upstream imports it from here. The data package is large; drawing does without.
+__getattr__ = lazy_attributes(__name__, {"MetadataCatalog": "detectron2.data.catalog"})
 
 
 class ColorMode(enum.Enum):
@@ -168,6 +159,24 @@ class Visualizer(Primitives):
             )
         return self.output
 
+    def _draw_stuff(
+        self, prediction: _PanopticPrediction, area_threshold: float | None, alpha: float
+    ) -> None:
+        """Draw the stuff of a panoptic segmentation, over grey where that is the mode."""
+        if self._instance_mode == ColorMode.IMAGE_BW:
+            self.output.reset_image(self._create_grayscale_image(prediction.non_empty_mask()))
+        names, palette = self._meta("stuff_classes"), self._meta("stuff_colors")
+        for mask, info in prediction.semantic_masks():
+            category = info["category_id"]
+            self.draw_binary_mask(
+                mask,
+                color=_palette_color(palette, category),
+                edge_color=_OFF_WHITE,
+                text=_class_name(category, names),
+                alpha=alpha,
+                area_threshold=area_threshold,
+            )
+
     def draw_panoptic_seg(
         self,
         panoptic_seg: np.ndarray | torch.Tensor,
@@ -188,19 +197,7 @@ class Visualizer(Primitives):
         prediction = _PanopticPrediction(
             self._check_mask(panoptic_seg), segments_info, self.metadata
         )
-        if self._instance_mode == ColorMode.IMAGE_BW:
-            self.output.reset_image(self._create_grayscale_image(prediction.non_empty_mask()))
-        names, palette = self._meta("stuff_classes"), self._meta("stuff_colors")
-        for mask, info in prediction.semantic_masks():
-            category = info["category_id"]
-            self.draw_binary_mask(
-                mask,
-                color=_palette_color(palette, category),
-                edge_color=_OFF_WHITE,
-                text=_class_name(category, names),
-                alpha=alpha,
-                area_threshold=area_threshold,
-            )
+        self._draw_stuff(prediction, area_threshold, alpha)
         things = list(prediction.instance_masks())
         if not things:
             return self.output

@@ -33,6 +33,12 @@ class AnnotationConverter:
             if isinstance(category.get("keypoints"), list) and category["keypoints"]
         }
 
+    def take_annotations(self, image: dict[str, Any]) -> list[dict[str, Any]]:
+        """The annotations of an image in the standard format; the file has them no longer."""
+        annotations = self._file.annotations.pop(image["id"], ())
+        converted = (self.convert(annotation, image) for annotation in annotations)
+        return [annotation for annotation in converted if annotation is not None]
+
     def convert(self, annotation: dict[str, Any], image: dict[str, Any]) -> dict[str, Any] | None:
         """The annotation in the standard format, None if it is to be left out.
 

@@ -1,6 +1,8 @@
 """Registration of a loader and metadata under one name."""
 
 import functools
+import os
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
@@ -40,6 +42,41 @@ def register(
         if not is_there:
             DatasetCatalog.remove(name)
         raise
+
+
+def register_annotation_file(
+    name: str,
+    load: Callable[[str, str, str], list[dict[str, Any]]],
+    json_file: str,
+    image_root: str,
+    evaluator_type: str,
+    metadata: dict[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Register a data set of a file with annotations, as :func:`register` does.
+
+    Args:
+        name: of the data set.
+        load: makes records of the file, the images' folder and the data set's name.
+        json_file: the annotations.
+        image_root: the folder of the images.
+        evaluator_type: of the metadata.
+        metadata: further attributes to set, which take precedence.
+        overwrite: see there.
+    """
+    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
+    register(
+        name,
+        functools.partial(load, json_file, image_root, name),
+        {
+            "json_file": json_file,
+            "image_root": image_root,
+            "evaluator_type": evaluator_type,
+            **metadata,
+        },
+        overwrite=overwrite,
+    )
 
 
 def _is_same(one: Any, other: "functools.partial[Any]") -> bool:

@@ -1,7 +1,5 @@
 """Data sets in COCO's format: detection, instance segmentation, keypoints and semantic masks."""
 
-import argparse
-import functools
 import logging
 import os
 import time
@@ -12,7 +10,7 @@ from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets._coco_annotations import AnnotationConverter
 from detectron2.data.datasets._coco_export import convert_to_coco_dict, convert_to_coco_json
 from detectron2.data.datasets._coco_file import paused_gc, read_coco_file
-from detectron2.data.datasets._registration import register
+from detectron2.data.datasets._registration import register_annotation_file
 from detectron2.data.datasets._sem_seg import load_sem_seg
 from detectron2.structures.boxes import Boxes, BoxMode
 from detectron2.structures.masks import PolygonMasks
@@ -78,15 +76,13 @@ def load_coco_json(
         converter = AnnotationConverter(file, contiguous_ids, keys)
         records = []
         for image in file.images:
-            annotations = file.annotations.pop(image["id"], ())
-            converted = (converter.convert(annotation, image) for annotation in annotations)
             records.append(
                 {
                     "file_name": os.path.join(image_root, image["file_name"]),
                     "height": image["height"],
                     "width": image["width"],
                     "image_id": image["id"],
-                    "annotations": [a for a in converted if a is not None],
+                    "annotations": converter.take_annotations(image),
                 }
             )
     file.findings.log(logger, json_file)
@@ -142,31 +138,16 @@ def register_coco_instances(
     Raises:
         AssertionError: the name is taken.
     """
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    register(
-        name,
-        functools.partial(load_coco_json, json_file, image_root, name),
-        {
-            "json_file": json_file,
-            "image_root": image_root,
-            "evaluator_type": "coco",
-            **metadata,
-        },
-        overwrite=overwrite,
+    register_annotation_file(
+        name, load_coco_json, json_file, image_root, "coco", metadata, overwrite=overwrite
     )
 
 
 def main() -> None:
     """Draw the annotations of a file into ``./coco-data-vis``."""
-    from detectron2.data.datasets._drawing import draw_records
+    from detectron2.data.datasets._drawing import draw_annotation_file
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("json_file")
-    parser.add_argument("image_root")
-    parser.add_argument("dataset_name", help="whose metadata to use")
-    arguments = parser.parse_args()
-    records = load_coco_json(arguments.json_file, arguments.image_root, arguments.dataset_name)
-    draw_records(records, MetadataCatalog.get(arguments.dataset_name), "coco-data-vis")
+    draw_annotation_file(load_coco_json, "coco-data-vis", description=main.__doc__)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """LVIS: instances of many categories, each annotated exhaustively in some images only."""
 
-import argparse
-import functools
 import logging
 import os
 import time
@@ -11,7 +9,7 @@ from typing import Any
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets._coco_annotations import AnnotationConverter
 from detectron2.data.datasets._coco_file import CocoFile, paused_gc, read_coco_file
-from detectron2.data.datasets._registration import register
+from detectron2.data.datasets._registration import register_annotation_file
 from detectron2.data.datasets.builtin_meta import _get_coco_instances_meta
 from detectron2.data.datasets.lvis_v0_5_categories import LVIS_CATEGORIES as LVIS_V0_5_CATEGORIES
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES as LVIS_V1_CATEGORIES
@@ -53,17 +51,12 @@ def register_lvis_instances(
         json_file: the annotations.
         image_root: see :func:`load_lvis_json`.
         overwrite: replace the data set and metadata that have the name.
+
+    Raises:
+        AssertionError: the name is taken.
     """
-    register(
-        name,
-        functools.partial(load_lvis_json, json_file, image_root, name),
-        {
-            "json_file": json_file,
-            "image_root": image_root,
-            "evaluator_type": "lvis",
-            **metadata,
-        },
-        overwrite=overwrite,
+    register_annotation_file(
+        name, load_lvis_json, json_file, image_root, "lvis", metadata, overwrite=overwrite
     )
 
 
@@ -106,8 +99,6 @@ def load_lvis_json(
         converter = AnnotationConverter(file, contiguous_ids, keys)
         records = []
         for image in file.images:
-            annotations = file.annotations.pop(image["id"], ())
-            converted = (converter.convert(annotation, image) for annotation in annotations)
             *_, folder, name = ["", *image["coco_url"].split("/")]
             records.append(
                 {
@@ -117,7 +108,7 @@ def load_lvis_json(
                     "not_exhaustive_category_ids": image.get("not_exhaustive_category_ids", []),
                     "neg_category_ids": image.get("neg_category_ids", []),
                     "image_id": image["id"],
-                    "annotations": [a for a in converted if a is not None],
+                    "annotations": converter.take_annotations(image),
                 }
             )
     file.findings.log(logger, json_file)
@@ -224,15 +215,9 @@ def get_lvis_instances_meta(dataset_name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Draw the annotations of a file into ``./lvis-data-vis``."""
-    from detectron2.data.datasets._drawing import draw_records
+    from detectron2.data.datasets._drawing import draw_annotation_file
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("json_file")
-    parser.add_argument("image_root")
-    parser.add_argument("dataset_name", help="whose metadata to use")
-    arguments = parser.parse_args()
-    records = load_lvis_json(arguments.json_file, arguments.image_root, arguments.dataset_name)
-    draw_records(records, MetadataCatalog.get(arguments.dataset_name), "lvis-data-vis")
+    draw_annotation_file(load_lvis_json, "lvis-data-vis", description=main.__doc__)
 
 
 if __name__ == "__main__":

@@ -115,11 +115,11 @@ def add_positions(
     return tokens + get_abs_pos(table, has_cls_token, tokens.shape[1:3])
 
 
-def run_block(block: nn.Module, x: torch.Tensor, recompute: bool) -> torch.Tensor:
-    """``block(x)``; with ``recompute`` the backward pass computes its activations again."""
+def run_block(block: nn.Module, *inputs: torch.Tensor | None, recompute: bool) -> torch.Tensor:
+    """``block(*inputs)``; with ``recompute`` the backward pass computes its activations again."""
     if recompute and torch.is_grad_enabled():
-        return checkpoint(block, x, use_reentrant=False)
-    return block(x)
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
 
 
 def relative_position_parameters(

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._weight_init import c2_xavier_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
@@ -23,7 +23,54 @@ from detectron2.modeling.backbone.resnet import build_resnet_backbone
 __all__ = ["FPN", "build_resnet_fpn_backbone", "build_retinanet_resnet_fpn_backbone"]
 
 
-class FPN(Backbone):
+class FeaturePyramid(Backbone):
+    """What pyramids share: outputs of equal width by the logarithm of their stride, a top block
+    and squares.
+
+    The output of stride ``2**k`` is ``"p{k}"``.
+    """
+
+    def _set_outputs(
+        self,
+        strides: Sequence[int],
+        out_channels: int,
+        top_block: nn.Module | None,
+        square_pad: int,
+    ) -> None:
+        """
+        Args:
+            strides: of the outputs but the top block's, from fine to coarse.
+            out_channels: of every output.
+            top_block: as for :class:`FPN`.
+            square_pad: as for :class:`FPN`.
+        """
+        self.top_block = top_block
+        self._size_divisibility = strides[-1]
+        self._square_pad = square_pad
+        num_levels = 0 if top_block is None else top_block.num_levels
+        strides = [*strides, *(strides[-1] * 2 ** (i + 1) for i in range(num_levels))]
+        self._out_feature_strides = {f"p{level_of(stride)}": stride for stride in strides}
+        self._out_features = list(self._out_feature_strides)
+        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
+
+    def _with_top(
+        self, features: dict[str, torch.Tensor], outputs: list[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """All outputs by name: those that are there, and the top block's."""
+        if self.top_block is not None:
+            name = self.top_block.in_feature
+            top = features[name] if name in features else outputs[self._out_features.index(name)]
+            outputs.extend(self.top_block(top))
+        # TorchScript has no strict zip.
+        return {name: y for name, y in zip(self._out_features, outputs)}  # noqa: B905, C416
+
+    @property
+    def size_divisibility(self) -> int:
+        """The largest stride that is not the top block's."""
+        return self._size_divisibility
+
+
+class FPN(FeaturePyramid):
     """A pyramid of feature maps of equal width, on top of a backbone.
 
     From the coarsest level on down, the level above is enlarged twice and added to a 1 x 1
@@ -75,7 +122,7 @@ class FPN(Backbone):
                 self._conv(shapes[name].channels, out_channels, 1, norm),
                 self._conv(out_channels, out_channels, 3, norm),
             )
-            level = int(math.log2(stride))
+            level = level_of(stride)
             self.add_module(f"fpn_lateral{level}", convs[0])
             self.add_module(f"fpn_output{level}", convs[1])
             lateral_convs.append(convs[0])
@@ -84,36 +131,24 @@ class FPN(Backbone):
         self.lateral_convs = lateral_convs[::-1]
         self.output_convs = output_convs[::-1]
 
-        self.top_block = top_block
         # A tuple is a constant of TorchScript.
         self.in_features = tuple(in_features)
+        self._set_outputs(strides, out_channels, top_block, square_pad)
         self.bottom_up = bottom_up
-        if top_block is not None:
-            strides = strides + [strides[-1] * 2 ** (i + 1) for i in range(top_block.num_levels)]
-        self._out_feature_strides = {f"p{int(math.log2(stride))}": stride for stride in strides}
-        self._out_features = list(self._out_feature_strides)
-        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
-        self._size_divisibility = strides[len(in_features) - 1]
-        self._square_pad = square_pad
         self._fuse_type = fuse_type
 
     @staticmethod
     def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Any) -> Conv2d:
-        conv = Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            padding=kernel_size // 2,
-            bias=norm == "",
-            norm=get_norm(norm, out_channels),
+        return c2_xavier_fill(
+            Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                padding=kernel_size // 2,
+                bias=norm == "",
+                norm=get_norm(norm, out_channels),
+            )
         )
-        weight_init.c2_xavier_fill(conv)
-        return conv
-
-    @property
-    def size_divisibility(self) -> int:
-        """The largest stride that enters."""
-        return self._size_divisibility
 
     @property
     def padding_constraints(self) -> dict[str, int]:
@@ -140,19 +175,16 @@ class FPN(Backbone):
             if not torch.jit.is_scripting() or hasattr(conv, "kernel_size"):  # noqa: SIM102
                 if name.startswith("fpn_output"):
                     outputs.append(conv(fused[len(outputs)]))
-        if self.top_block is not None:
-            name = self.top_block.in_feature
-            top = features[name] if name in features else outputs[self._out_features.index(name)]
-            outputs.extend(self.top_block(top))
-        return {name: y for name, y in zip(self._out_features, outputs)}  # noqa: B905, C416
+        return self._with_top(features, outputs)
 
     def _fuse(self, lateral: torch.Tensor, above: torch.Tensor) -> torch.Tensor:
         fused = lateral + F.interpolate(above, scale_factor=2.0, mode="nearest")
         return fused / 2 if self._fuse_type == "avg" else fused
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every output, by name."""
-        return super().output_shape()
+
+def level_of(stride: int) -> int:
+    """The k of a stride of ``2**k``."""
+    return int(math.log2(stride))
 
 
 def _assert_strides_are_log2_contiguous(strides: Sequence[int]) -> None:
@@ -181,9 +213,7 @@ class LastLevelP6P7(nn.Module):
 
     @staticmethod
     def _halving_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
-        weight_init.c2_xavier_fill(conv)
-        return conv
+        return c2_xavier_fill(nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1))
 
     def forward(self, c5: torch.Tensor) -> list[torch.Tensor]:
         """Map ``(N, in_channels, H, W)`` to the feature maps of half and of a quarter the size."""

@@ -366,7 +366,7 @@ class MViT(Backbone):
         x = add_positions(patches, self.pos_embed, self.pretrain_use_cls_token)
         outputs = {}
         for i, block in enumerate(self.blocks):
-            x = run_block(block, x, self.use_act_checkpoint)
+            x = run_block(block, x, recompute=self.use_act_checkpoint)
             if i in self._names:
                 name = self._names[i]
                 outputs[name] = getattr(self, f"{name}_norm")(x).permute(0, 3, 1, 2)

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from detectron2.layers.batch_norm import get_norm
+from detectron2.layers.batch_norm import FrozenBatchNorm2d, get_norm
 from detectron2.layers.blocks import CNNBlockBase
-from detectron2.layers.shape_spec import ShapeSpec
+
+# Code written for upstream imports this name from here.
+from detectron2.layers.shape_spec import ShapeSpec  # noqa: F401
+from detectron2.layers.wrappers import conv_norm
 from detectron2.modeling.backbone.backbone import Backbone
 
 __all__ = [
@@ -55,6 +58,10 @@ def _check_odd(k: int) -> None:
         raise ValueError(f"only odd kernel sizes keep the size of a feature map, got {k}")
 
 
+def _make_norm(norm: _Norm, channels: int) -> nn.Module:
+    return get_norm(norm, channels) or nn.Identity()
+
+
 def init_weights(m: nn.Module) -> None:
     """Initialise a convolution, batch norm or linear layer; leave other modules alone."""
     if isinstance(m, nn.BatchNorm2d):
@@ -76,8 +83,13 @@ class _Stem(CNNBlockBase):
     ) -> None:
         super().__init__(*channels, stride)
         self.conv = conv2d(*channels, kernel_size, stride=2)
-        self.bn = get_norm(norm, channels[1])
+        self.bn = _make_norm(norm, channels[1])
         self.af = activation()
+
+    def _convolved(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self.af(self.bn(self.conv(x)))
+        return conv_norm(self.conv, self.bn, x, self.af)
 
 
 class SimpleStem(_Stem):
@@ -95,7 +107,7 @@ class SimpleStem(_Stem):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images ``(N, w_in, H, W)`` to ``(N, w_out, H / 2, W / 2)``."""
-        return self.af(self.bn(self.conv(x)))
+        return self._convolved(x)
 
 
 class ResStem(_Stem):
@@ -114,7 +126,7 @@ class ResStem(_Stem):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images ``(N, w_in, H, W)`` to ``(N, w_out, H / 4, W / 4)``."""
-        return self.pool(self.af(self.bn(self.conv(x))))
+        return self.pool(self._convolved(x))
 
 
 class SE(nn.Module):
@@ -144,7 +156,7 @@ def _add_conv(
 ) -> None:
     """Add a convolution to ``module``, as ``name``, and its norm and activation after it."""
     module.add_module(name, conv)
-    module.add_module(f"{name}_bn", get_norm(norm, conv.out_channels))
+    module.add_module(f"{name}_bn", _make_norm(norm, conv.out_channels))
     if activation is not None:
         module.add_module(f"{name}_af", activation())
 
@@ -176,8 +188,10 @@ class VanillaBlock(CNNBlockBase):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, w_in, H, W)`` to ``(N, w_out, H / stride, W / stride)``."""
-        y = self.a_af(self.a_bn(self.a(x)))
-        return self.b_af(self.b_bn(self.b(y)))
+        if torch.jit.is_scripting():
+            return self.b_af(self.b_bn(self.b(self.a_af(self.a_bn(self.a(x))))))
+        y = conv_norm(self.a, self.a_bn, x, self.a_af)
+        return conv_norm(self.b, self.b_bn, y, self.b_af)
 
 
 class BasicTransform(nn.Module):
@@ -198,8 +212,9 @@ class BasicTransform(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, w_in, H, W)`` to ``(N, w_out, H / stride, W / stride)``."""
-        y = self.a_af(self.a_bn(self.a(x)))
-        return self.b_bn(self.b(y))
+        if torch.jit.is_scripting():
+            return self.b_bn(self.b(self.a_af(self.a_bn(self.a(x)))))
+        return conv_norm(self.b, self.b_bn, conv_norm(self.a, self.a_bn, x, self.a_af))
 
 
 class BottleneckTransform(nn.Module):
@@ -226,11 +241,16 @@ class BottleneckTransform(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, w_in, H, W)`` to ``(N, w_out, H / stride, W / stride)``."""
-        y = self.a_af(self.a_bn(self.a(x)))
-        y = self.b_af(self.b_bn(self.b(y)))
+        if torch.jit.is_scripting():
+            y = self.b_af(self.b_bn(self.b(self.a_af(self.a_bn(self.a(x))))))
+        else:
+            y = conv_norm(self.a, self.a_bn, x, self.a_af)
+            y = conv_norm(self.b, self.b_bn, y, self.b_af)
         if self.se is not None:
             y = self.se(y)
-        return self.c_bn(self.c(y))
+        if torch.jit.is_scripting():
+            return self.c_bn(self.c(y))
+        return conv_norm(self.c, self.c_bn, y)
 
 
 class _ResidualBlock(CNNBlockBase):
@@ -251,14 +271,20 @@ class _ResidualBlock(CNNBlockBase):
         self.proj, self.bn = None, None
         if w_in != w_out or stride != 1:
             self.proj = conv2d(w_in, w_out, 1, stride=stride)
-            self.bn = get_norm(norm, w_out)
+            self.bn = _make_norm(norm, w_out)
         self.f = self.transform(w_in, w_out, stride, norm, activation_class, params)
         self.af = activation_class()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(N, w_in, H, W)`` to ``(N, w_out, H / stride, W / stride)``."""
-        shortcut = x if self.proj is None else self.bn(self.proj(x))
-        return self.af(shortcut + self.f(x))
+        y = self.f(x)
+        if self.proj is None:
+            shortcut = x
+        elif torch.jit.is_scripting():
+            shortcut = self.bn(self.proj(x))
+        else:
+            shortcut = conv_norm(self.proj, self.bn, x)
+        return self.af(y + shortcut)
 
 
 class ResBasicBlock(_ResidualBlock):
@@ -399,6 +425,9 @@ class AnyNet(Backbone):
         if x.dim() != 4:
             raise ValueError(f"a RegNet takes images of the shape (N, 3, H, W), got {x.shape}")
         outputs = {}
+        if not torch.jit.is_scripting() and x.is_cuda and self._folds():
+            # What cuDNN computes in.
+            x = x.contiguous(memory_format=torch.channels_last)
         for name, stage in self.named_children():
             if name in self._names:
                 x = stage(x)
@@ -406,9 +435,11 @@ class AnyNet(Backbone):
                     outputs[name] = x
         return outputs
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every feature map, by name."""
-        return super().output_shape()
+    @torch.jit.unused
+    def _folds(self) -> bool:
+        """Whether norms are frozen, and folded into the convolutions, up to the last block."""
+        last = list(self.stages_and_names[-1][0].children())[-1] if self.stages_and_names else self
+        return any(isinstance(module, FrozenBatchNorm2d) for module in last.modules())
 
     def freeze(self, freeze_at: int = 0) -> Self:
         """Exclude the first stages from training, in place; see :meth:`CNNBlockBase.freeze`.

@@ -8,11 +8,11 @@ convolutions Dai et al., ICCV 2017, and Zhu et al., CVPR 2019.
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import FrozenBatchNorm2d, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.deform_conv import DeformConv, ModulatedDeformConv
@@ -57,16 +57,16 @@ def _conv(
     in_channels: int, out_channels: int, kernel_size: int, norm: _Norm, **options: Any
 ) -> Conv2d:
     """A convolution without bias, followed by a norm."""
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        **options,
+    return c2_msra_fill(
+        Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            bias=False,
+            norm=get_norm(norm, out_channels),
+            **options,
+        )
     )
-    weight_init.c2_msra_fill(conv)
-    return conv
 
 
 class _ResidualBlock(CNNBlockBase):
@@ -214,7 +214,7 @@ class DeformBottleneckBlock(_ResidualBlock):
             deformable_groups=deform_num_groups,
             norm=get_norm(norm, bottleneck_channels),
         )
-        weight_init.c2_msra_fill(self.conv2)
+        c2_msra_fill(self.conv2)
         self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

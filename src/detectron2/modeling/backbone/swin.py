@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.checkpoint import checkpoint
 
 from detectron2.modeling.backbone import utils
 from detectron2.modeling.backbone._transformer import (
@@ -17,6 +16,7 @@ from detectron2.modeling.backbone._transformer import (
     drop_path_layer,
     drop_path_rates,
     init_weights,
+    run_block,
 )
 from detectron2.modeling.backbone.backbone import Backbone
 
@@ -44,7 +44,9 @@ def window_reverse(windows: torch.Tensor, window_size: int, H: int, W: int) -> t
     return utils.window_unpartition(windows, window_size, (H, W), (H, W))
 
 
-def _shift_mask(height: int, width: int, window_size: int, shift: int, like: torch.Tensor):
+def _shift_mask(
+    height: int, width: int, window_size: int, shift: int, like: torch.Tensor
+) -> torch.Tensor:
     """What to add to the logits of windows of a feature map that was rolled by ``shift``.
 
     After rolling, the last row and the last column of windows hold pixels from opposite sides of
@@ -342,10 +344,7 @@ class BasicLayer(nn.Module):
             mask = _shift_mask(height, width, size, self.shift_size, x)
         for block in self.blocks:
             block.H, block.W = H, W
-            if self.use_checkpoint and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, use_reentrant=False)
-            else:
-                x = block(x, mask)
+            x = run_block(block, x, mask, recompute=self.use_checkpoint)
         if self.downsample is None:
             return x, H, W, x, H, W
         return x, H, W, self.downsample(x, H, W), (H + 1) // 2, (W + 1) // 2

@@ -3,14 +3,13 @@
 Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet), ECCV 2022.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.wrappers import Conv2d
@@ -26,7 +25,11 @@ from detectron2.modeling.backbone._transformer import (
     run_block,
 )
 from detectron2.modeling.backbone.backbone import Backbone
-from detectron2.modeling.backbone.fpn import _assert_strides_are_log2_contiguous
+from detectron2.modeling.backbone.fpn import (
+    FeaturePyramid,
+    _assert_strides_are_log2_contiguous,
+    level_of,
+)
 
 # Code written for upstream imports all of these names from here.
 from detectron2.modeling.backbone.utils import (
@@ -121,7 +124,7 @@ class ResBottleneckBlock(CNNBlockBase):
             conv = Conv2d(
                 widths[i], widths[i + 1], kernel_size, padding=kernel_size // 2, bias=False
             )
-            weight_init.c2_msra_fill(conv)
+            c2_msra_fill(conv)
             self.add_module(f"conv{i + 1}", conv)
             self.add_module(f"norm{i + 1}", get_norm(norm, widths[i + 1]))
             if i < 2:
@@ -293,11 +296,11 @@ class ViT(Backbone):
         patches = self.patch_embed(x)
         x = add_positions(patches, self.pos_embed, self.pretrain_use_cls_token)
         for block in self.blocks:
-            x = run_block(block, x, self.use_act_checkpoint)
+            x = run_block(block, x, recompute=self.use_act_checkpoint)
         return {self._out_features[0]: x.permute(0, 3, 1, 2)}
 
 
-class SimpleFeaturePyramid(Backbone):
+class SimpleFeaturePyramid(FeaturePyramid):
     """A pyramid of feature maps of equal width, each made from the same one.
 
     The output of stride ``2**k`` is ``"p{k}"``.
@@ -336,19 +339,12 @@ class SimpleFeaturePyramid(Backbone):
         self.stages: list[nn.Module] = []
         for scale, stride in zip(scale_factors, strides, strict=True):
             stage = self._stage(scale, shape.channels, out_channels, norm)
-            self.add_module(f"simfp_{int(math.log2(stride))}", stage)
+            self.add_module(f"simfp_{level_of(stride)}", stage)
             self.stages.append(stage)
 
         self.net = net
         self.in_feature = in_feature
-        self.top_block = top_block
-        self._size_divisibility = strides[-1]
-        self._square_pad = square_pad
-        if top_block is not None:
-            strides = strides + [strides[-1] * 2 ** (i + 1) for i in range(top_block.num_levels)]
-        self._out_feature_strides = {f"p{int(math.log2(stride))}": stride for stride in strides}
-        self._out_features = list(self._out_feature_strides)
-        self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
+        self._set_outputs(strides, out_channels, top_block, square_pad)
 
     @staticmethod
     def _stage(scale: float, channels: int, out_channels: int, norm: _Norm) -> nn.Sequential:
@@ -383,11 +379,6 @@ class SimpleFeaturePyramid(Backbone):
         return nn.Sequential(*layers)
 
     @property
-    def size_divisibility(self) -> int:
-        """The largest stride that is not the top block's."""
-        return self._size_divisibility
-
-    @property
     def padding_constraints(self) -> dict[str, int]:
         """:attr:`size_divisibility`, and ``square_size``, which is 0 where there are no squares."""
         return {"size_divisibility": self._size_divisibility, "square_size": self._square_pad}
@@ -396,11 +387,7 @@ class SimpleFeaturePyramid(Backbone):
         """Map images ``(N, C, H, W)`` to the outputs by name, from fine to coarse."""
         features = self.net(x)
         outputs = [stage(features[self.in_feature]) for stage in self.stages]
-        if self.top_block is not None:
-            name = self.top_block.in_feature
-            top = features[name] if name in features else outputs[self._out_features.index(name)]
-            outputs.extend(self.top_block(top))
-        return dict(zip(self._out_features, outputs, strict=True))
+        return self._with_top(features, outputs)
 
 
 def get_vit_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int = 12) -> float:

@@ -24,7 +24,7 @@ def move_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def pixel_statistic(values: Sequence[float]) -> torch.Tensor:
     """``(C, 1, 1)`` of C numbers, for a buffer."""
-    return torch.tensor(values).view(-1, 1, 1)
+    return torch.tensor(values, dtype=torch.get_default_dtype()).view(-1, 1, 1)
 
 
 def normalized_batch(
@@ -121,13 +121,27 @@ class ImageModel(ReplayedModel):
 
     def preprocess_image(self, batched_inputs: list[dict[str, torch.Tensor]]) -> ImageList:
         """Normalise the images of a batch, and pad them with 0, which is the mean."""
+        size_divisibility, constraints = self._padding()
         return normalized_batch(
             [self._move_to_current_device(sample["image"]) for sample in batched_inputs],
             self.pixel_mean,
             self.pixel_std,
-            self.backbone.size_divisibility,
-            self.backbone.padding_constraints,
+            size_divisibility,
+            constraints,
         )
+
+    def _padding(self) -> tuple[int, dict[str, int]]:
+        """What the sizes of images are divisible by, and further constraints of them."""
+        return self.backbone.size_divisibility, self.backbone.padding_constraints
+
+    @torch.jit.unused
+    def _padded_maps(
+        self, batched_inputs: list[dict[str, torch.Tensor]], name: str, padding: float
+    ) -> torch.Tensor:
+        """Maps of the images ``(..., H_i, W_i)``, padded as those are, in a batch."""
+        maps = [self._move_to_current_device(sample[name]) for sample in batched_inputs]
+        size_divisibility, constraints = self._padding()
+        return ImageList.from_tensors(maps, size_divisibility, padding, constraints).tensor
 
     @torch.jit.unused
     def _of_inputs(

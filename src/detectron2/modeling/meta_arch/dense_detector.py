@@ -8,11 +8,10 @@ from torch import nn
 
 # Code written for upstream imports some of these names from here.
 from detectron2.layers import move_device_like
+from detectron2.modeling._graph_replay import ReplayedModel
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.meta_arch._dense_inference import DenseInference, TopDetections
 from detectron2.modeling.meta_arch._images import (
     ground_truth,
-    image_inputs,
     move_like,
     normalized_batch,
     output_size,
@@ -50,7 +49,7 @@ def permute_to_N_HWA_K(tensor: torch.Tensor, K: int) -> torch.Tensor:  # noqa: N
     return by_anchor.permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
-class DenseDetector(DenseInference):
+class DenseDetector(ReplayedModel):
     """A backbone, and a head that predicts for each of the anchors on its feature maps.
 
     Subclasses define :meth:`forward_training` and ``forward_inference(images, features,
@@ -134,39 +133,7 @@ class DenseDetector(DenseInference):
     @torch.jit.unused
     def _replayed(self, images: Any) -> list[Instances] | None:
         """What ``forward_inference`` gives, by a CUDA graph; None if there is none."""
-        if not (self._may_replay(images.tensor) and self._detects_on_device()):
-            return None
-        found = self.graph_replay(
-            self._compute_detections,
-            image_inputs(images),
-            [self.backbone, self.head, self.anchor_generator],
-            settings={
-                "head_in_features": self.head_in_features,
-                "num_classes": self.num_classes,
-                "test_score_thresh": self.test_score_thresh,
-                "test_topk_candidates": self.test_topk_candidates,
-                "test_nms_thresh": self.test_nms_thresh,
-                "max_detections_per_image": self.max_detections_per_image,
-                "box2box_transform": (self.box2box_transform, vars(self.box2box_transform)),
-            },
-        )
-        return None if found is None else found.clone().to_instances(images.image_sizes)
-
-    @torch.jit.unused
-    def _compute_detections(
-        self, batch: torch.Tensor, limits: torch.Tensor
-    ) -> tuple[TopDetections, list[torch.Tensor]]:
-        features = self.backbone(batch)
-        maps = [features[name] for name in self.head_in_features]
-        ranks, deltas = self._ranks_and_deltas(self.head(maps))
-        anchors = self.anchor_generator(maps)
-        found = self._detect_on_device(anchors, ranks, deltas, limits, self._to_scores)
-        return found, [x.tensor for x in anchors]
-
-    @torch.jit.unused
-    def _detects_on_device(self) -> bool:
-        """Whether ``forward_inference`` is what :meth:`_compute_detections` does."""
-        return False
+        return None
 
     @torch.jit.unused
     def _losses(

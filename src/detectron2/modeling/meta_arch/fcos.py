@@ -17,18 +17,17 @@ from detectron2.modeling._labelling import pad_boxes
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import Box2BoxTransformLinear, _dense_box_regression_loss
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.modeling.meta_arch.retinanet import RetinaNetHead, focal_loss_of_levels
+from detectron2.modeling.meta_arch._one_stage import OneStageDetector
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector  # noqa: F401
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_point_box_distance
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import get_event_storage  # noqa: F401
 
 __all__ = ["FCOS", "FCOSHead", "batched_nms", "pairwise_point_box_distance"]
 
 
-class FCOS(DenseDetector):
+class FCOS(OneStageDetector):
     """A dense detector with one point, not anchors, at each location."""
-
-    _to_scores = staticmethod(torch.Tensor.float)
 
     def __init__(
         self,
@@ -68,9 +67,19 @@ class FCOS(DenseDetector):
         pixel_std: of each channel, what is divided by.
         """
         super().__init__(
-            backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
+            backbone,
+            head,
+            head_in_features,
+            num_classes=num_classes,
+            focal_loss_alpha=focal_loss_alpha,
+            focal_loss_gamma=focal_loss_gamma,
+            test_score_thresh=test_score_thresh,
+            test_topk_candidates=test_topk_candidates,
+            test_nms_thresh=test_nms_thresh,
+            max_detections_per_image=max_detections_per_image,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
         )
-        self.num_classes = num_classes
         shapes = backbone.output_shape()
         strides = [shapes[name].stride for name in self.head_in_features]
         self.anchor_generator = DefaultAnchorGenerator(
@@ -80,12 +89,6 @@ class FCOS(DenseDetector):
             box2box_transform = Box2BoxTransformLinear(normalize_by_size=True)
         self.box2box_transform = box2box_transform
         self.center_sampling_radius = float(center_sampling_radius)
-        self.max_detections_per_image = max_detections_per_image
-        self.test_nms_thresh = test_nms_thresh
-        self.test_score_thresh = test_score_thresh
-        self.test_topk_candidates = test_topk_candidates
-        self.focal_loss_gamma = focal_loss_gamma
-        self.focal_loss_alpha = focal_loss_alpha
 
     @torch.jit.unused
     def forward_training(
@@ -179,14 +182,7 @@ class FCOS(DenseDetector):
             ``loss_fcos_cls``, the focal loss of all points; ``loss_fcos_loc``, the GIoU loss of
             the positives' boxes; ``loss_fcos_ctr``, binary cross-entropy of their centre-ness.
         """
-        labels = torch.stack(list(gt_labels))
-        is_positive = (labels >= 0) & (labels != self.num_classes)
-        num_positives = is_positive.sum()
-        get_event_storage().put_scalar("num_pos_anchors", num_positives / len(labels))
-        normalizer = self._ema_update("loss_normalizer", num_positives.clamp(min=1), 300)
-        loss_cls = focal_loss_of_levels(
-            pred_logits, labels, self.focal_loss_alpha, self.focal_loss_gamma
-        )
+        loss_cls, is_positive, normalizer = self._class_loss(pred_logits, gt_labels, 300)
         loss_box_reg = _dense_box_regression_loss(
             anchors,
             self.box2box_transform,
@@ -229,32 +225,6 @@ class FCOS(DenseDetector):
         vertical = torch.min(top, bottom) / torch.max(top, bottom)
         return torch.sqrt(horizontal * vertical)
 
-    def forward_inference(
-        self,
-        images: ImageList,
-        features: list[torch.Tensor],
-        predictions: list[list[torch.Tensor]],
-    ) -> list[Instances]:
-        """Detect; see :meth:`inference_single_image` for the results.
-
-        Args:
-            images: N images; only their sizes count.
-            features: of each level, ``(N, C, H_i, W_i)``.
-            predictions: what the head gives of them.
-        """
-        scores, pred_anchor_deltas = self._ranks_and_deltas(predictions)
-        anchors = self.anchor_generator(features)
-        if not torch.jit.is_scripting() and self._detects_at_once():
-            return self._detect(
-                anchors, scores, pred_anchor_deltas, images.image_sizes, self._to_scores
-            )
-        results: list[Instances] = []
-        for i, image_size in enumerate(images.image_sizes):
-            of_image = [x[i] for x in scores]
-            deltas = [x[i] for x in pred_anchor_deltas]
-            results.append(self.inference_single_image(anchors, of_image, deltas, image_size))
-        return results
-
     def _ranks_and_deltas(
         self, predictions: list[list[torch.Tensor]]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -268,36 +238,8 @@ class FCOS(DenseDetector):
             scores.append(torch.sqrt(of_class.float().sigmoid() * of_centre.float().sigmoid()))
         return scores, deltas
 
-    @torch.jit.unused
-    def _detects_at_once(self) -> bool:
-        """Neither in a trace, which must hold for any number of detections, nor where a subclass
-        has its own way for single images."""
-        return not (self._has_own(FCOS, "inference_single_image") or torch.jit.is_tracing())
-
-    @torch.jit.unused
-    def _detects_on_device(self) -> bool:
-        methods = ("forward_inference", "inference_single_image", "_transpose_dense_predictions")
-        return not self._has_own(FCOS, *methods)
-
-    def inference_single_image(
-        self,
-        anchors: list[Boxes],
-        box_cls: list[torch.Tensor],
-        box_delta: list[torch.Tensor],
-        image_size: tuple[int, int],
-    ) -> Instances:
-        """Detect in one image.
-
-        Args:
-            anchors: of each level, ``R_i``.
-            box_cls: of each level, scores ``(R_i, K)``.
-            box_delta: of each level, ``(R_i, 4)``.
-            image_size: (height, width).
-
-        Returns:
-            ``pred_boxes``, clipped to the image, ``scores`` and ``pred_classes``, the best first.
-        """
-        return self._detect_single_image(anchors, box_cls, box_delta, image_size)
+    def _to_scores(self, ranks: torch.Tensor) -> torch.Tensor:
+        return ranks
 
 
 class FCOSHead(RetinaNetHead):

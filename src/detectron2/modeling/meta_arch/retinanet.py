@@ -15,47 +15,28 @@ from detectron2.config import CfgNode, configurable
 
 # Code written for upstream imports some of these names from here.
 from detectron2.layers import CycleBatchNormList, ShapeSpec, batched_nms, cat, get_norm
-from detectron2.modeling._focal_loss import sigmoid_focal_loss_sum
 from detectron2.modeling._labelling import match_batch
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.backbone import Backbone, build_backbone
 from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
 from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch._one_stage import OneStageDetector
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector, permute_to_N_HWA_K
+from detectron2.modeling.meta_arch.dense_detector import (
+    DenseDetector,  # noqa: F401
+    permute_to_N_HWA_K,
+)
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
-from detectron2.utils.events import get_event_storage
+from detectron2.utils.events import get_event_storage  # noqa: F401
 
 __all__ = ["RetinaNet", "RetinaNetHead", "batched_nms", "cat", "permute_to_N_HWA_K"]
 
 logger = logging.getLogger(__name__)
 
 
-def focal_loss_of_levels(
-    logits: list[torch.Tensor], labels: torch.Tensor, alpha: float, gamma: float
-) -> torch.Tensor:
-    """Sum of the focal losses of all anchors.
-
-    Args:
-        logits: of each level, ``(N, R_i, K)``.
-        labels: ``(N, R)``, of all levels: the class, K for background, -1 for what is ignored.
-        alpha: weight of the foreground.
-        gamma: exponent.
-    """
-    # Not of all levels together, which would be a copy of the largest tensor there is.
-    of_levels = labels.split([x.size(1) for x in logits], dim=1)
-    losses = [
-        sigmoid_focal_loss_sum(x.flatten(0, 1), y.flatten(), alpha, gamma)
-        for x, y in zip(logits, of_levels, strict=True)
-    ]
-    return torch.stack(losses).sum()
-
-
 @META_ARCH_REGISTRY.register()
-class RetinaNet(DenseDetector):
+class RetinaNet(OneStageDetector):
     """A dense detector with anchors of several shapes."""
-
-    _to_scores = staticmethod(torch.sigmoid)
 
     @configurable
     def __init__(
@@ -103,24 +84,26 @@ class RetinaNet(DenseDetector):
         input_format: order of the channels.
         """
         super().__init__(
-            backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
+            backbone,
+            head,
+            head_in_features,
+            num_classes=num_classes,
+            focal_loss_alpha=focal_loss_alpha,
+            focal_loss_gamma=focal_loss_gamma,
+            test_score_thresh=test_score_thresh,
+            test_topk_candidates=test_topk_candidates,
+            test_nms_thresh=test_nms_thresh,
+            max_detections_per_image=max_detections_per_image,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
         )
         self.input_format = input_format
         self.vis_period = vis_period
         self.anchor_generator = anchor_generator
         self.anchor_matcher = anchor_matcher
         self.box2box_transform = box2box_transform
-        self.num_classes = num_classes
-        # Inference.
-        self.max_detections_per_image = max_detections_per_image
-        self.test_nms_thresh = test_nms_thresh
-        self.test_score_thresh = test_score_thresh
-        self.test_topk_candidates = test_topk_candidates
-        # Losses.
         self.box_reg_loss_type = box_reg_loss_type
         self.smooth_l1_beta = smooth_l1_beta
-        self.focal_loss_gamma = focal_loss_gamma
-        self.focal_loss_alpha = focal_loss_alpha
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -187,14 +170,7 @@ class RetinaNet(DenseDetector):
             ``loss_cls``, the focal loss of all anchors that are not ignored, and
             ``loss_box_reg``, of the positives' boxes.
         """
-        labels = torch.stack(list(gt_labels))
-        is_positive = (labels >= 0) & (labels != self.num_classes)
-        num_positives = is_positive.sum()
-        get_event_storage().put_scalar("num_pos_anchors", num_positives / len(labels))
-        normalizer = self._ema_update("loss_normalizer", num_positives.clamp(min=1), 100)
-        loss_cls = focal_loss_of_levels(
-            pred_logits, labels, self.focal_loss_alpha, self.focal_loss_gamma
-        )
+        loss_cls, is_positive, normalizer = self._class_loss(pred_logits, gt_labels, 100)
         loss_box_reg = _dense_box_regression_loss(
             anchors,
             self.box2box_transform,
@@ -234,32 +210,6 @@ class RetinaNet(DenseDetector):
         matched = gt_boxes.gather(1, matches[..., None].expand(-1, -1, 4))
         return list(classes), list(matched)
 
-    def forward_inference(
-        self,
-        images: ImageList,
-        features: list[torch.Tensor],
-        predictions: list[list[torch.Tensor]],
-    ) -> list[Instances]:
-        """Detect; see :meth:`inference_single_image` for the results.
-
-        Args:
-            images: N images; only their sizes count.
-            features: of each level, ``(N, C, H_i, W_i)``.
-            predictions: what the head gives of them.
-        """
-        pred_logits, pred_anchor_deltas = self._ranks_and_deltas(predictions)
-        anchors = self.anchor_generator(features)
-        if not torch.jit.is_scripting() and self._detects_at_once():
-            return self._detect(
-                anchors, pred_logits, pred_anchor_deltas, images.image_sizes, self._to_scores
-            )
-        results: list[Instances] = []
-        for i, image_size in enumerate(images.image_sizes):
-            scores = [x[i].sigmoid() for x in pred_logits]
-            deltas = [x[i] for x in pred_anchor_deltas]
-            results.append(self.inference_single_image(anchors, scores, deltas, image_size))
-        return results
-
     def _ranks_and_deltas(
         self, predictions: list[list[torch.Tensor]]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -268,36 +218,8 @@ class RetinaNet(DenseDetector):
         logits, deltas = self._transpose_dense_predictions(predictions, [self.num_classes, 4])
         return logits, deltas
 
-    @torch.jit.unused
-    def _detects_at_once(self) -> bool:
-        """Neither in a trace, which must hold for any number of detections, nor where a subclass
-        has its own way for single images."""
-        return not (self._has_own(RetinaNet, "inference_single_image") or torch.jit.is_tracing())
-
-    @torch.jit.unused
-    def _detects_on_device(self) -> bool:
-        methods = ("forward_inference", "inference_single_image", "_transpose_dense_predictions")
-        return not self._has_own(RetinaNet, *methods)
-
-    def inference_single_image(
-        self,
-        anchors: list[Boxes],
-        box_cls: list[torch.Tensor],
-        box_delta: list[torch.Tensor],
-        image_size: tuple[int, int],
-    ) -> Instances:
-        """Detect in one image.
-
-        Args:
-            anchors: of each level, ``R_i``.
-            box_cls: of each level, scores ``(R_i, K)``.
-            box_delta: of each level, ``(R_i, 4)``.
-            image_size: (height, width).
-
-        Returns:
-            ``pred_boxes``, clipped to the image, ``scores`` and ``pred_classes``, the best first.
-        """
-        return self._detect_single_image(anchors, box_cls, box_delta, image_size)
+    def _to_scores(self, ranks: torch.Tensor) -> torch.Tensor:
+        return ranks.sigmoid()
 
 
 def _padded(classes: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:

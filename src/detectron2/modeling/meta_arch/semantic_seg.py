@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
@@ -18,9 +18,10 @@ from detectron2.layers.wrappers import Conv2d
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import build_backbone
 from detectron2.modeling.meta_arch._images import ImageModel
+from detectron2.modeling.meta_arch._pixel_head import PixelHead
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import sem_seg_postprocess
-from detectron2.structures.image_list import ImageList
+from detectron2.structures.image_list import ImageList  # noqa: F401
 from detectron2.utils.registry import Registry
 
 __all__ = [
@@ -46,12 +47,7 @@ def sem_seg_targets(model: ImageModel, batched_inputs: list[dict[str, Any]]) -> 
     is none."""
     if "sem_seg" not in batched_inputs[0]:
         return None
-    return ImageList.from_tensors(
-        [model._move_to_current_device(x["sem_seg"]) for x in batched_inputs],
-        model.backbone.size_divisibility,
-        model.sem_seg_head.ignore_value,
-        model.backbone.padding_constraints,
-    ).tensor
+    return model._padded_maps(batched_inputs, "sem_seg", model.sem_seg_head.ignore_value)
 
 
 @META_ARCH_REGISTRY.register()
@@ -110,7 +106,7 @@ class SemanticSegmentor(ImageModel):
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class SemSegFPNHead(nn.Module):
+class SemSegFPNHead(PixelHead):
     """Brings the levels of a pyramid to a common stride, adds them up, and classifies.
 
     Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, figure 3.
@@ -155,8 +151,7 @@ class SemSegFPNHead(nn.Module):
             head = _scale_head(shape, conv_dims, common_stride, norm)
             self.scale_heads.append(head)
             self.add_module(name, head)
-        self.predictor = Conv2d(conv_dims, num_classes, 1)
-        weight_init.c2_msra_fill(self.predictor)
+        self.predictor = c2_msra_fill(Conv2d(conv_dims, num_classes, 1))
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -171,24 +166,6 @@ class SemSegFPNHead(nn.Module):
             "ignore_value": head.IGNORE_VALUE,
         }
 
-    def forward(
-        self, features: dict[str, torch.Tensor], targets: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
-        """Predict, or compute the loss.
-
-        Args:
-            features: feature maps ``(N, C_i, H_i, W_i)`` by name.
-            targets: int64 ``(N, H, W)``, in training.
-
-        Returns:
-            In training None and the losses by name; otherwise logits ``(N, K, H, W)`` in the size
-            of the input, and no losses.
-        """
-        logits = self.layers(features)
-        if self.training:
-            return None, self.losses(logits, targets)
-        return self._upsampled(logits), {}
-
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits at the common stride."""
         total = self.scale_heads[0](features[self.in_features[0]])
@@ -196,24 +173,8 @@ class SemSegFPNHead(nn.Module):
             total = total + head(features[name])
         return self.predictor(total)
 
-    def losses(self, predictions: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The loss ``loss_sem_seg``: cross-entropy, a mean over the pixels that count.
-
-        Args:
-            predictions: what :meth:`layers` returned.
-            targets: int64 ``(N, H, W)``.
-        """
-        if targets is None:
-            raise ValueError("SemSegFPNHead needs targets in training, got None")
-        # In float32: half precision has no bilinear interpolation that is exact enough.
-        logits = self._upsampled(predictions.float())
-        loss = F.cross_entropy(logits, targets, reduction="mean", ignore_index=self.ignore_value)
-        return {"loss_sem_seg": loss * self.loss_weight}
-
-    def _upsampled(self, logits: torch.Tensor) -> torch.Tensor:
-        return F.interpolate(
-            logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False
-        )
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits, targets, reduction="mean", ignore_index=self.ignore_value)
 
 
 def _scale_head(shape: ShapeSpec, conv_dims: int, common_stride: int, norm: Any) -> nn.Sequential:
@@ -231,8 +192,7 @@ def _scale_head(shape: ShapeSpec, conv_dims: int, common_stride: int, norm: Any)
             norm=get_norm(norm, conv_dims),
             activation=F.relu,
         )
-        weight_init.c2_msra_fill(conv)
-        layers.append(conv)
+        layers.append(c2_msra_fill(conv))
         if shape.stride != common_stride:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
         channels = conv_dims

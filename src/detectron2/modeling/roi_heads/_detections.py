@@ -1,11 +1,15 @@
 """From class scores and boxes of proposals to detections."""
 
+import itertools
+import math
+
 import torch
 
 from detectron2.layers.nms import batched_nms
+from detectron2.layers.wrappers import cat
+from detectron2.modeling._constants import box_limits, to_device
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
-from detectron2.utils._host_values import to_device
 
 
 def _candidates(
@@ -21,14 +25,40 @@ def _candidates(
         For C pairs, by proposal, then by class: boxes ``(C, box_dim)``, scores ``(C,)``, and
         their rows and classes, int64 ``(C,)``.
     """
-    is_finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
+    # torch.isfinite would take four kernels each.
+    is_finite = (boxes.abs() < math.inf).all(dim=1) & (scores.abs() < math.inf).all(dim=1)
     is_candidate = (scores[:, :-1] > score_thresh) & is_finite[:, None]
-    pairs = is_candidate.nonzero()
-    rows, classes = pairs[:, 0], pairs[:, 1]
+    rows, classes = is_candidate.nonzero().unbind(1)
     num_regressions = boxes.size(1) // box_dim
     by_class = boxes.view(boxes.size(0), num_regressions, box_dim)
     chosen = by_class[rows, 0] if num_regressions == 1 else by_class[rows, classes]
     return chosen, scores[rows, classes], rows, classes
+
+
+def _clipped(boxes: torch.Tensor, image_shape: tuple[int, int]) -> torch.Tensor:
+    """Boxes ``(C, 4)`` clipped to an image."""
+    if not torch.jit.is_scripting() and not torch.jit.is_tracing():
+        return _clipped_to_limits(boxes, [image_shape])
+    x0, y0, x1, y1 = boxes.unbind(1)
+    height, width = image_shape[0], image_shape[1]
+    return torch.stack(
+        [
+            x0.clamp(min=0, max=width),
+            y0.clamp(min=0, max=height),
+            x1.clamp(min=0, max=width),
+            y1.clamp(min=0, max=height),
+        ],
+        dim=1,
+    )
+
+
+@torch.jit.unused
+def _clipped_to_limits(
+    boxes: torch.Tensor, image_shapes: list[tuple[int, int]], images: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Boxes ``(C, 4)`` clipped to their images, ``(C,)``, or to the only one."""
+    limits = box_limits(image_shapes, boxes.dtype, boxes.device)[:, 0]
+    return boxes.clamp(min=0).minimum(limits if images is None else limits[images])
 
 
 def fast_rcnn_inference_single_image(
@@ -41,17 +71,7 @@ def fast_rcnn_inference_single_image(
 ) -> tuple[Instances, torch.Tensor]:
     """:func:`fast_rcnn_inference` of one image, given and returned without lists."""
     boxes, scores, rows, classes = _candidates(boxes, scores, score_thresh, 4)
-    x0, y0, x1, y1 = boxes.unbind(1)
-    height, width = image_shape[0], image_shape[1]
-    boxes = torch.stack(
-        [
-            x0.clamp(min=0, max=width),
-            y0.clamp(min=0, max=height),
-            x1.clamp(min=0, max=width),
-            y1.clamp(min=0, max=height),
-        ],
-        dim=1,
-    )
+    boxes = _clipped(boxes, image_shape)
     keep = batched_nms(boxes, scores, classes, nms_thresh)
     if topk_per_image >= 0:
         keep = keep[0:topk_per_image]
@@ -74,15 +94,11 @@ def _inference_of_batch(
     """All images at once: the device is waited for three times, however many there are."""
     device = scores[0].device
     num_images, num_classes = len(boxes), scores[0].size(1) - 1
-    counts = torch.tensor([len(x) for x in boxes])
-    starts = counts.cumsum(0) - counts
-    all_boxes, all_scores, rows, classes = _candidates(
-        torch.cat(boxes), torch.cat(scores), score_thresh, 4
-    )
-    images = torch.bucketize(rows, to_device(starts[1:], device), right=True)
-    sizes = to_device(torch.tensor(image_shapes, dtype=all_boxes.dtype), device)
-    limits = sizes.flip(1).repeat(1, 2)
-    all_boxes = torch.minimum(all_boxes.clamp(min=0), limits[images])
+    starts = list(itertools.accumulate((len(x) for x in boxes[:-1]), initial=0))
+    starts = to_device(starts, torch.int64, device)
+    all_boxes, all_scores, rows, classes = _candidates(cat(boxes), cat(scores), score_thresh, 4)
+    images = torch.bucketize(rows, starts[1:], right=True)
+    all_boxes = _clipped_to_limits(all_boxes, image_shapes, images)
 
     keep = batched_nms(all_boxes, all_scores, images * num_classes + classes, nms_thresh)
     # By image, and within an image still by score.
@@ -91,7 +107,7 @@ def _inference_of_batch(
     boundaries = torch.arange(num_images, device=device)
     ends = torch.searchsorted(sorted_images, boundaries, right=True).tolist()
     all_boxes, all_scores, classes = all_boxes[keep], all_scores[keep], classes[keep]
-    rows = rows[keep] - to_device(starts, device)[sorted_images]
+    rows = rows[keep] - starts[sorted_images]
 
     results, kept = [], []
     for start, end, image_shape in zip([0, *ends[:-1]], ends, image_shapes, strict=True):

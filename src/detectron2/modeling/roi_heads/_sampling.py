@@ -92,10 +92,11 @@ def sample_proposals(
     # Sorted by image, within an image foreground, background, ignored, and within these at random.
     is_background = all_classes == bg_label
     group = is_background.long().masked_fill_(all_classes == -1, 2)
+    groups = images * 3 + group
     noise = torch.rand(total, dtype=torch.float64, device=device)
-    order = (images * 3 + group + noise).argsort()
+    order = (groups + noise).argsort()
     group_sizes = torch.zeros(num_images * 3, dtype=torch.int64, device=device)
-    group_sizes.scatter_add_(0, images * 3 + group, torch.ones_like(images))
+    group_sizes.scatter_add_(0, groups, torch.ones_like(groups))
     num_foreground, num_background, _ = group_sizes.view(num_images, 3).unbind(1)
     num_positive = num_foreground.clamp(max=int(num_samples * positive_fraction))
     num_negative = torch.minimum(num_background, num_samples - num_positive)

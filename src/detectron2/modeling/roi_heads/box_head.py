@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.layers._weight_init import c2_msra_fill, c2_xavier_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
@@ -58,7 +58,7 @@ class FastRCNNConvFCHead(nn.Sequential):
                 norm=get_norm(conv_norm, dim),
                 activation=nn.ReLU(inplace=True),
             )
-            weight_init.c2_msra_fill(conv)
+            c2_msra_fill(conv)
             self.add_module(f"conv{i}", conv)
             self.conv_norm_relus.append(conv)
             channels = dim
@@ -70,7 +70,7 @@ class FastRCNNConvFCHead(nn.Sequential):
             channels = math.prod([channels, height or 1, width or 1])
         for i, dim in enumerate(fc_dims, start=1):
             fc = nn.Linear(channels, dim)
-            weight_init.c2_xavier_fill(fc)
+            c2_xavier_fill(fc)
             self.add_module(f"fc{i}", fc)
             self.add_module(f"fc_relu{i}", nn.ReLU(inplace=True))
             self.fcs.append(fc)

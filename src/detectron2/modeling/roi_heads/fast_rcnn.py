@@ -334,8 +334,6 @@ class FastRCNNOutputLayers(nn.Module):
             is_foreground[None],
             self.box_reg_loss_type,
             self.smooth_l1_beta,
-            # Computed for all proposals where counting the foreground would wait for the device.
-            max_foreground=None if gt_classes.device.type == "cpu" else count,
         )
         return loss / max(count, 1)
 

@@ -6,11 +6,11 @@ He et al., "Mask R-CNN", ICCV 2017.
 from typing import Any
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
 
@@ -214,7 +214,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):
         self.predictor = Conv2d(conv_dims[-1], num_classes, 1)
 
         for layer in [*self.conv_norm_relus, self.deconv]:
-            weight_init.c2_msra_fill(layer)
+            c2_msra_fill(layer)
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
 

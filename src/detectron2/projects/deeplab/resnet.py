@@ -1,11 +1,11 @@
 """Residual networks whose last stages dilate instead of stride."""
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config import CfgNode
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.shape_spec import ShapeSpec
@@ -45,7 +45,7 @@ class DeepLabStem(CNNBlockBase):
                 bias=False,
                 norm=get_norm(norm, widths[i + 1]),
             )
-            weight_init.c2_msra_fill(conv)
+            c2_msra_fill(conv)
             self.add_module(f"conv{i + 1}", conv)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

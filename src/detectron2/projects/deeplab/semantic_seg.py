@@ -4,16 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config import CfgNode, configurable
+from detectron2.layers._weight_init import c2_xavier_fill
 from detectron2.layers.aspp import ASPP
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.blocks import DepthwiseSeparableConv2d
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d
+from detectron2.modeling.meta_arch._pixel_head import PixelHead
 from detectron2.modeling.meta_arch.semantic_seg import SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.deeplab.loss import DeepLabCE
 
@@ -50,17 +51,17 @@ def pixel_predictor(in_channels: int, out_channels: int) -> Conv2d:
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: _Norm) -> Conv2d:
-    layer = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        padding=kernel_size // 2,
-        bias=norm == "",
-        norm=get_norm(norm, out_channels),
-        activation=F.relu,
+    return c2_xavier_fill(
+        Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=kernel_size // 2,
+            bias=norm == "",
+            norm=get_norm(norm, out_channels),
+            activation=F.relu,
+        )
     )
-    weight_init.c2_xavier_fill(layer)
-    return layer
 
 
 def absolute_crop_size(cfg: CfgNode) -> tuple[int, int] | None:
@@ -78,55 +79,50 @@ def _pool_kernel_size(train_size: tuple[int, int] | None, stride: int) -> tuple[
     return height // stride, width // stride
 
 
-def _loss(loss_type: str, ignore_value: int) -> nn.Module:
+def pixel_loss(loss_type: str, ignore_value: int, top_k: float = 0.2) -> nn.Module:
+    """The loss of a head.
+
+    Args:
+        loss_type: "cross_entropy" or "hard_pixel_mining".
+        ignore_value: label of pixels that do not count.
+        top_k: fraction of the pixels that the latter averages over.
+
+    Raises:
+        ValueError: another loss.
+    """
     if loss_type == "cross_entropy":
         return nn.CrossEntropyLoss(reduction="mean", ignore_index=ignore_value)
     if loss_type == "hard_pixel_mining":
-        return DeepLabCE(ignore_label=ignore_value, top_k_percent_pixels=0.2)
+        return DeepLabCE(ignore_label=ignore_value, top_k_percent_pixels=top_k)
     raise ValueError(f"the loss must be 'cross_entropy' or 'hard_pixel_mining', got {loss_type!r}")
 
 
-def upsampled(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """``(N, C, H, W)`` to ``(N, C, factor * H, factor * W)``, bilinearly."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+def decoder_arguments(
+    cfg: CfgNode, head: CfgNode, input_shape: dict[str, ShapeSpec]
+) -> dict[str, Any]:
+    """What :class:`DeepLabV3PlusHead` reads of the section of a head whose decoder it is."""
+    return {
+        "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
+        "project_channels": head.PROJECT_CHANNELS,
+        "aspp_dilations": head.ASPP_DILATIONS,
+        "aspp_dropout": head.ASPP_DROPOUT,
+        "decoder_channels": [head.CONVS_DIM] * (len(head.IN_FEATURES) - 1) + [head.ASPP_CHANNELS],
+        "common_stride": head.COMMON_STRIDE,
+        "norm": head.NORM,
+        "train_size": absolute_crop_size(cfg),
+        "use_depthwise_separable_conv": cfg.MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV,
+    }
 
 
 def _by_stride(input_shape: dict[str, ShapeSpec]) -> list[tuple[str, ShapeSpec]]:
     return sorted(input_shape.items(), key=lambda item: item[1].stride)
 
 
-class _PixelClassifier(nn.Module):
-    """What heads do around the layers that make logits."""
+class _PixelClassifier(PixelHead):
+    """A head whose loss is a module."""
 
-    def forward(
-        self, features: dict[str, torch.Tensor], targets: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
-        """Predict, or compute the loss.
-
-        Args:
-            features: feature maps ``(N, C_i, H_i, W_i)`` by name.
-            targets: int64 ``(N, H, W)``, in training.
-
-        Returns:
-            In training None and the losses by name; otherwise logits ``(N, K, H, W)`` in the size
-            of the input, and no losses.
-        """
-        logits = self.layers(features)
-        if self.training:
-            return None, self.losses(logits, targets)
-        return upsampled(logits, self.common_stride), {}
-
-    def losses(self, predictions: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The loss ``loss_sem_seg``.
-
-        Args:
-            predictions: logits ``(N, K, h, w)`` at the common stride.
-            targets: int64 ``(N, H, W)``.
-        """
-        if targets is None:
-            raise ValueError(f"{type(self).__name__} needs targets in training, got None")
-        loss = self.loss(upsampled(predictions.float(), self.common_stride), targets)
-        return {"loss_sem_seg": loss * self.loss_weight}
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.loss(logits, targets)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -212,7 +208,7 @@ class DeepLabV3PlusHead(_PixelClassifier):
         self.decoder[coarsest] = nn.ModuleDict({"project_conv": aspp, "fuse_conv": None})
         if num_classes is not None:
             self.predictor = pixel_predictor(decoder_channels[0], num_classes)
-            self.loss = _loss(loss_type, ignore_value)
+            self.loss = pixel_loss(loss_type, ignore_value)
 
     def _two_convs(
         self, in_channels: int, out_channels: int, norm: _Norm, channels: int | None = None
@@ -230,20 +226,11 @@ class DeepLabV3PlusHead(_PixelClassifier):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
-            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
-            "project_channels": head.PROJECT_CHANNELS,
-            "aspp_dilations": head.ASPP_DILATIONS,
-            "aspp_dropout": head.ASPP_DROPOUT,
-            "decoder_channels": [head.CONVS_DIM] * (len(head.IN_FEATURES) - 1)
-            + [head.ASPP_CHANNELS],
-            "common_stride": head.COMMON_STRIDE,
-            "norm": head.NORM,
-            "train_size": absolute_crop_size(cfg),
+            **decoder_arguments(cfg, head, input_shape),
             "loss_weight": head.LOSS_WEIGHT,
             "loss_type": head.LOSS_TYPE,
             "ignore_value": head.IGNORE_VALUE,
             "num_classes": head.NUM_CLASSES,
-            "use_depthwise_separable_conv": head.USE_DEPTHWISE_SEPARABLE_CONV,
         }
 
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -291,7 +278,7 @@ class DeepLabV3Head(_PixelClassifier):
             dropout=head.ASPP_DROPOUT,
         )
         self.predictor = pixel_predictor(head.ASPP_CHANNELS, head.NUM_CLASSES)
-        self.loss = _loss(head.LOSS_TYPE, head.IGNORE_VALUE)
+        self.loss = pixel_loss(head.LOSS_TYPE, head.IGNORE_VALUE)
 
     def layers(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits at the common stride."""

@@ -10,21 +10,25 @@ from torch.nn import functional as F  # noqa: N812
 from detectron2.config import CfgNode, configurable
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.modeling.backbone.build import build_backbone
+
+# Code written for upstream imports some of these names from here.
+from detectron2.modeling.backbone.build import build_backbone  # noqa: F401
+from detectron2.modeling.meta_arch._images import ImageModel, output_size
+from detectron2.modeling.meta_arch._pixel_head import upsampled
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.semantic_seg import SEM_SEG_HEADS_REGISTRY, build_sem_seg_head
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.projects.deeplab.loss import DeepLabCE
 from detectron2.projects.deeplab.semantic_seg import (
     DeepLabV3PlusHead,
-    absolute_crop_size,
     conv3x3,
+    decoder_arguments,
+    pixel_loss,
     pixel_predictor,
-    upsampled,
 )
 from detectron2.projects.panoptic_deeplab._instances import instances_of_panoptic
 from detectron2.projects.panoptic_deeplab.post_processing import get_panoptic_segmentation
-from detectron2.structures.image_list import ImageList
+from detectron2.structures.image_list import ImageList  # noqa: F401
 from detectron2.utils.registry import Registry
 
 __all__ = ["INS_EMBED_BRANCHES_REGISTRY", "PanopticDeepLab", "build_ins_embed_branch"]
@@ -39,7 +43,7 @@ def build_ins_embed_branch(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> n
 
 
 @META_ARCH_REGISTRY.register()
-class PanopticDeepLab(nn.Module):
+class PanopticDeepLab(ImageModel):
     """A backbone, a head that labels the pixels, and one that groups them."""
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -52,15 +56,11 @@ class PanopticDeepLab(nn.Module):
         Raises:
             ValueError: the heads are not as separable as PANOPTIC_DEEPLAB says.
         """
-        super().__init__()
+        super().__init__(**self._image_arguments(cfg))
         options = cfg.MODEL.PANOPTIC_DEEPLAB
-        self.backbone = build_backbone(cfg)
         shapes = self.backbone.output_shape()
         self.sem_seg_head = build_sem_seg_head(cfg, shapes)
         self.ins_embed_head = build_ins_embed_branch(cfg, shapes)
-        for name in ("pixel_mean", "pixel_std"):
-            values = torch.tensor(cfg.MODEL[name.upper()], dtype=torch.float32)
-            self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
         self.meta = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
         self.stuff_area = options.STUFF_AREA
         self.threshold = options.CENTER_THRESHOLD
@@ -76,11 +76,6 @@ class PanopticDeepLab(nn.Module):
             )
         self.size_divisibility = options.SIZE_DIVISIBILITY
         self.benchmark_network_speed = options.BENCHMARK_NETWORK_SPEED
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model, and with it the input, is."""
-        return self.pixel_mean.device
 
     def forward(
         self, batched_inputs: list[dict[str, Any]]
@@ -104,12 +99,7 @@ class PanopticDeepLab(nn.Module):
 
             An empty list if BENCHMARK_NETWORK_SPEED.
         """
-        images = self._padded(
-            [
-                (self._to_device(x["image"]) - self.pixel_mean) / self.pixel_std
-                for x in batched_inputs
-            ]
-        )
+        images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
         if self.training:
             return self._losses(features, batched_inputs)
@@ -124,23 +114,18 @@ class PanopticDeepLab(nn.Module):
             )
         ]
 
-    def _to_device(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self.device, non_blocking=True)
-
-    def _padded(self, maps: list[torch.Tensor], value: float = 0.0) -> ImageList:
+    def _padding(self) -> tuple[int, dict[str, int]]:
+        """What sizes are divisible by, and further constraints of them."""
         if self.size_divisibility > 0:
-            return ImageList.from_tensors(maps, self.size_divisibility, value)
-        return ImageList.from_tensors(
-            maps, self.backbone.size_divisibility, value, self.backbone.padding_constraints
-        )
+            return self.size_divisibility, {}
+        return super()._padding()
 
     def _losses(
         self, features: dict[str, torch.Tensor], batched_inputs: list[dict[str, Any]]
     ) -> dict[str, torch.Tensor]:
         def target(name: str, padding: float = 0.0) -> torch.Tensor:
             """Padded as the images are; with weights of 0 there."""
-            maps = [self._to_device(x[name]) for x in batched_inputs]
-            return self._padded(maps, padding).tensor
+            return self._padded_maps(batched_inputs, name, padding)
 
         weights = target("sem_seg_weights") if "sem_seg_weights" in batched_inputs[0] else None
         sem_seg = target("sem_seg", self.sem_seg_head.ignore_value)
@@ -163,7 +148,7 @@ class PanopticDeepLab(nn.Module):
         offset: torch.Tensor,
     ) -> dict[str, Any]:
         """The output of an image, of logits, centres and offsets in the size of the batch."""
-        size = sample.get("height", image_size[0]), sample.get("width", image_size[1])
+        size = output_size(sample, image_size)
         logits = sem_seg_postprocess(sem_seg, image_size, *size)
         heat = sem_seg_postprocess(center, image_size, *size)
         offset = sem_seg_postprocess(offset, image_size, *size)
@@ -239,14 +224,7 @@ class PanopticDeepLabSemSegHead(DeepLabV3PlusHead):
         channels = decoder_channels[0]
         self.head = self._two_convs(channels, head_channels, norm, channels)
         self.predictor = pixel_predictor(head_channels, num_classes)
-        if loss_type == "hard_pixel_mining":
-            self.loss = DeepLabCE(ignore_label=ignore_value, top_k_percent_pixels=loss_top_k)
-        elif loss_type == "cross_entropy":
-            self.loss = nn.CrossEntropyLoss(ignore_index=ignore_value)
-        else:
-            raise ValueError(
-                f"the loss must be 'cross_entropy' or 'hard_pixel_mining', got {loss_type!r}"
-            )
+        self.loss = pixel_loss(loss_type, ignore_value, loss_top_k)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -281,7 +259,7 @@ class PanopticDeepLabSemSegHead(DeepLabV3PlusHead):
     def losses(
         self,
         predictions: torch.Tensor,
-        targets: torch.Tensor,
+        targets: torch.Tensor | None,
         weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """The loss ``loss_sem_seg``.
@@ -291,9 +269,7 @@ class PanopticDeepLabSemSegHead(DeepLabV3PlusHead):
             targets: int64 ``(N, H, W)``.
             weights: ``(N, H, W)``, of each pixel's loss; None: 1.
         """
-        if targets is None:
-            raise ValueError(f"{type(self).__name__} needs targets in training, got None")
-        logits = upsampled(predictions.float(), self.common_stride)
+        logits = self._logits_of_targets(predictions, targets)
         if isinstance(self.loss, DeepLabCE):
             loss = self.loss(logits, targets, weights)
         elif weights is None:
@@ -350,19 +326,10 @@ class PanopticDeepLabInsEmbedHead(DeepLabV3PlusHead):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         head = cfg.MODEL.INS_EMBED_HEAD
         return {
-            "input_shape": {k: v for k, v in input_shape.items() if k in head.IN_FEATURES},
-            "project_channels": head.PROJECT_CHANNELS,
-            "aspp_dilations": head.ASPP_DILATIONS,
-            "aspp_dropout": head.ASPP_DROPOUT,
-            "decoder_channels": [head.CONVS_DIM] * (len(head.IN_FEATURES) - 1)
-            + [head.ASPP_CHANNELS],
-            "common_stride": head.COMMON_STRIDE,
-            "norm": head.NORM,
-            "train_size": absolute_crop_size(cfg),
+            **decoder_arguments(cfg, head, input_shape),
             "head_channels": head.HEAD_CHANNELS,
             "center_loss_weight": head.CENTER_LOSS_WEIGHT,
             "offset_loss_weight": head.OFFSET_LOSS_WEIGHT,
-            "use_depthwise_separable_conv": cfg.MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV,
         }
 
     def forward(

@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config import CfgNode, configurable
+from detectron2.layers._weight_init import c2_msra_fill, c2_xavier_fill
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import Conv2d, cat
 from detectron2.modeling.roi_heads.mask_head import (
@@ -102,9 +102,9 @@ class ConvFCHead(nn.Module):
         self.prediction = nn.Linear(size, math.prod(self.output_shape))
 
         for layer in self.conv_layers:
-            weight_init.c2_msra_fill(layer)
+            c2_msra_fill(layer)
         for layer in self.fcs:
-            weight_init.c2_xavier_fill(layer)
+            c2_xavier_fill(layer)
         nn.init.normal_(self.prediction.weight, std=0.001)
         nn.init.zeros_(self.prediction.bias)
 

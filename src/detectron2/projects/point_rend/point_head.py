@@ -3,11 +3,11 @@
 import math
 
 import torch
-from fvcore.nn import weight_init
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config import CfgNode
+from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import cat
 from detectron2.structures.instances import Instances
@@ -95,7 +95,7 @@ class StandardPointHead(nn.Module):
         self.fc_layers = []
         for i in range(head.NUM_FC):
             layer = nn.Conv1d(channels, head.FC_DIM, 1)
-            weight_init.c2_msra_fill(layer)
+            c2_msra_fill(layer)
             self.add_module(f"fc{i + 1}", layer)
             self.fc_layers.append(layer)
             channels = head.FC_DIM + (head.NUM_CLASSES if self.coarse_pred_each_layer else 0)

@@ -1,0 +1,64 @@
+"""What heads that label pixels do around the layers that make logits."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+def upsampled(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """``(N, C, H, W)`` to ``(N, C, factor * H, factor * W)``, bilinearly."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+class PixelHead(nn.Module):
+    """A head whose logits are those of the pixels at a stride.
+
+    Subclasses have the attributes ``common_stride`` and ``loss_weight``, and the methods
+    ``layers``, which makes logits ``(N, K, h, w)`` at the common stride of feature maps by name,
+    and ``_loss``, the mean loss of logits and targets in the size of the input.
+    """
+
+    def forward(
+        self, features: dict[str, torch.Tensor], targets: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
+        """Predict, or compute the loss.
+
+        Args:
+            features: feature maps ``(N, C_i, H_i, W_i)`` by name.
+            targets: int64 ``(N, H, W)``, in training.
+
+        Returns:
+            In training None and the losses by name; otherwise logits ``(N, K, H, W)`` in the size
+            of the input, and no losses.
+        """
+        logits = self.layers(features)
+        if self.training:
+            return None, self.losses(logits, targets)
+        return upsampled(logits, self.common_stride), {}
+
+    def losses(
+        self, predictions: torch.Tensor, targets: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """The loss ``loss_sem_seg``, a mean over the pixels that count.
+
+        Args:
+            predictions: logits ``(N, K, h, w)`` at the common stride.
+            targets: int64 ``(N, H, W)``.
+
+        Raises:
+            ValueError: there are no targets.
+        """
+        loss = self._loss(self._logits_of_targets(predictions, targets), targets)
+        return {"loss_sem_seg": loss * self.loss_weight}
+
+    def _logits_of_targets(
+        self, predictions: torch.Tensor, targets: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Logits in the size of the targets."""
+        if targets is None:
+            raise ValueError(f"{type(self).__name__} needs targets in training, got None")
+        # In float32: half precision has no bilinear interpolation that is exact enough.
+        return upsampled(predictions.float(), self.common_stride)
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no _loss")
