@@ -240,16 +240,11 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const uint32_t pixel_bytes = arguments.pixel_bytes;
   const uint32_t row_bytes = pixel_bytes * sampling.width;
 
-  const int vector = threadIdx.x % kLineVectors;
-  const int first_row = threadIdx.x / kLineVectors;
-  const char* thread_input = input + vector * 16;
-  const char* thread_zeros = zeros + vector * 16;
+  const LinePlace place;
+  const char* thread_input = input + place.vector * 16;
+  const char* thread_zeros = zeros + place.vector * 16;
 
-  // Where this thread writes, and where ldmatrix reads gradients and, transposed, samples. Rows
-  // that are multiples of eight apart have the same permutation, so a step of rows is a sum; a step
-  // of vectors is an exclusive or.
-  const uint32_t write_place = swizzled(first_row, vector);
-  const uint32_t split_place = swizzled(first_row, vector / 2) + vector % 2 * 8;
+  // Where ldmatrix reads gradients and, transposed, samples.
   const uint32_t gradient_place = swizzled(warp_output + (lane & 15), lane >> 4);
   const uint32_t sample_place =
       swizzled(warp_column / kChannels * kPixels + (lane & 7) + (lane >> 3 & 1) * 8,
@@ -340,7 +335,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
       const char* line = gradient + row * kLineBytes + threadIdx.x * 16;
 #pragma unroll
       for (int i = 0; i < Tile::kOutputs / kRowsPerPass; ++i) {
-        copy_async(tile_address + write_place + i * (kRowsPerPass * kLineBytes),
+        copy_async(tile_address + place.whole + i * (kRowsPerPass * kLineBytes),
                    line + i * (Tile::kThreads * 16));
       }
       if constexpr (kSplit) {
@@ -351,21 +346,21 @@ __global__ void __launch_bounds__(Tile::kThreads)
       }
     };
     auto load_samples = [&](Corners& corners, const char* image_input, int stage, int pass) {
-      const int row = first_row + pass * kRowsPerPass;
+      const int row = place.row + pass * kRowsPerPass;
       load_corners(corners, image_input + line_places[row / kPixels], thread_zeros,
                    table_corners[stage * kStepSamples + row], pixel_bytes, row_bytes);
     };
     auto store_samples = [&](const Corners& corners, int pass, int stage) {
-      const int row = first_row + pass * kRowsPerPass;
+      const int row = place.row + pass * kRowsPerPass;
       const uint32_t tile_address = stages + stage * Tile::kStageBytes + Tile::kGradientBytes;
       float sample[16 / sizeof(T)];
       interpolate<T>(sample, corners, table_weights[stage * kStepSamples + row]);
       if constexpr (kSplit) {
-        store_split(tile_address + split_place + pass * (kRowsPerPass * kLineBytes), sample,
+        store_split(tile_address + place.split + pass * (kRowsPerPass * kLineBytes), sample,
                     *reinterpret_cast<const float4*>(column_scales + row / kPixels * kChannels +
-                                                     vector * 4));
+                                                     place.vector * 4));
       } else {
-        store_whole<T>(tile_address + write_place + pass * (kRowsPerPass * kLineBytes), sample);
+        store_whole<T>(tile_address + place.whole + pass * (kRowsPerPass * kLineBytes), sample);
       }
     };
 

@@ -193,17 +193,12 @@ __global__ void __launch_bounds__(Tile::kThreads)
     pixel_places[i] = index;
   }
 
-  const int vector = threadIdx.x % kLineVectors;
-  const int first_row = threadIdx.x / kLineVectors;
-  const char* thread_input = input + blockIdx.z * arguments.image_bytes + vector * 16;
-  const char* thread_zeros = zeros + vector * 16;
+  const LinePlace place;
+  const char* thread_input = input + blockIdx.z * arguments.image_bytes + place.vector * 16;
+  const char* thread_zeros = zeros + place.vector * 16;
   const char* thread_weight = weight + (int64_t{first_output} * kLineVectors + threadIdx.x) * 16;
 
-  // Where this thread writes, and where ldmatrix reads, in a tile. Rows that are multiples of
-  // eight apart have the same permutation, so a step of rows is a sum; a step of vectors is an
-  // exclusive or.
-  const uint32_t write_place = swizzled(first_row, vector);
-  const uint32_t split_place = swizzled(first_row, vector / 2) + vector % 2 * 8;
+  // Where ldmatrix reads in a tile.
   const uint32_t sample_place = swizzled(warp_pixel + (lane & 15), lane >> 4);
   const uint32_t weight_place =
       kSplit ? swizzled(warp_output + (lane & 7), (lane >> 3 & 1) + (lane >> 4 << 2))
@@ -239,18 +234,18 @@ __global__ void __launch_bounds__(Tile::kThreads)
         const uint32_t tile = stages + stage * Tile::kStageBytes + Tile::kSampleBytes;
 #pragma unroll
         for (int i = 0; i < Tile::kOutputs / kRowsPerPass; ++i) {
-          copy_async(tile + write_place + i * (kRowsPerPass * kLineBytes),
+          copy_async(tile + place.whole + i * (kRowsPerPass * kLineBytes),
                      block_weight + i * (kThreads * 16));
         }
         block_weight += static_cast<int64_t>(arguments.packed_outputs) * kLineBytes;
       };
       auto load_samples = [&](Corners& corners, const char* line, int tap, int pass) {
         load_corners(corners, line, thread_zeros,
-                     table_corners[tap * kPixels + first_row + pass * kRowsPerPass], pixel_bytes,
+                     table_corners[tap * kPixels + place.row + pass * kRowsPerPass], pixel_bytes,
                      row_bytes);
       };
       auto store_samples = [&](const Corners& corners, int tap, int pass, int stage) {
-        const int row = first_row + pass * kRowsPerPass;
+        const int row = place.row + pass * kRowsPerPass;
         const uint32_t tile = stages + stage * Tile::kStageBytes;
         float sample[16 / sizeof(T)];
         interpolate<T>(sample, corners, table_weights[tap * kPixels + row]);
@@ -264,13 +259,13 @@ __global__ void __launch_bounds__(Tile::kThreads)
             largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
           }
           const PowerOfTwo power = scale_to_exponent<13>(largest);
-          if (vector == 0) {
+          if (place.vector == 0) {
             row_scales[stage * kPixels + row] = power.inverse;
           }
-          store_split(tile + split_place + pass * (kRowsPerPass * kLineBytes), sample,
+          store_split(tile + place.split + pass * (kRowsPerPass * kLineBytes), sample,
                       {power.scale, power.scale, power.scale, power.scale});
         } else {
-          store_whole<T>(tile + write_place + pass * (kRowsPerPass * kLineBytes), sample);
+          store_whole<T>(tile + place.whole + pass * (kRowsPerPass * kLineBytes), sample);
         }
       };
       auto multiply = [&](int quarter, int half, int stage) {
@@ -278,8 +273,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
         const uint32_t weights =
             stages + stage * Tile::kStageBytes + Tile::kSampleBytes + weight_place;
         const uint32_t step = kSplit ? quarter / 2 * 32 : quarter * 32;
-        multiply_quarter<T>(sums, samples, row_scales + stage * kPixels + warp_pixel + lane / 4,
-                            quarter, half, [&](uint32_t (&columns)[4], int block) {
+        multiply_quarter<T>(sums, samples, row_scales + stage * kPixels + warp_pixel, quarter, half,
+                            [&](uint32_t (&columns)[4], int block) {
                               load_matrices(columns, (weights ^ step) + block * (8 * kLineBytes));
                             });
       };

@@ -28,6 +28,22 @@ constexpr int kSplitGroup = 2;
 template <typename T, typename Tile>
 constexpr int kUnrolledQuarters = std::is_same_v<T, float> ? 2 : Tile::kQuartersPerPass;
 
+// The vector of 16 bytes of a line that a thread samples, and where it writes that in a tile. Lines
+// that are multiples of eight apart have the same permutation, so a step of lines is a sum; a step
+// of vectors is an exclusive or.
+struct LinePlace {
+  int vector;
+  int row;
+  uint32_t whole;  // where 16 bytes go
+  uint32_t split;  // where the high parts of 16 bytes of float32 go
+
+  __device__ __forceinline__ LinePlace()
+      : vector(static_cast<int>(threadIdx.x) % kLineVectors),
+        row(static_cast<int>(threadIdx.x) / kLineVectors),
+        whole(swizzled(row, vector)),
+        split(swizzled(row, vector / 2) + static_cast<uint32_t>(vector % 2 * 8)) {}
+};
+
 // Writes samples of 16 bytes' worth of channels.
 template <typename T>
 __device__ __forceinline__ void store_whole(uint32_t place, const float (&sample)[8]) {
@@ -46,7 +62,7 @@ __device__ __forceinline__ void store_split(uint32_t place, const float (&sample
 // A quarter of the products of a step. `rows` is the address of the rows' tile as ldmatrix reads
 // it. load_columns(fragments, block) loads the columns of a block of eight: of two blocks, or of
 // one the high parts, then the low parts. For split values half of the rows take half of the depth;
-// `scales` are what their products are multiplied by, from the thread's first row on.
+// `scales` are what their products are multiplied by, a row's at scales[row].
 template <typename T, int kRows, int kBlocks, typename LoadColumns>
 __device__ __forceinline__ void multiply_quarter(float (&sums)[kRows][kBlocks][4], uint32_t rows,
                                                  const float* scales, int quarter, int half,
@@ -55,6 +71,7 @@ __device__ __forceinline__ void multiply_quarter(float (&sums)[kRows][kBlocks][4
     constexpr int kHalf = kRows / 2;
     const uint32_t step = quarter / 2 * 32;
     const int row0 = half * kHalf;
+    const int lane = threadIdx.x % 32;
     uint32_t high[kHalf][4];
     uint32_t low[kHalf][4];
     float row_scales[kHalf][2];
@@ -63,7 +80,7 @@ __device__ __forceinline__ void multiply_quarter(float (&sums)[kRows][kBlocks][4
       const uint32_t lines = (row0 + i) * (16 * kLineBytes);
       load_matrices(high[i], (rows ^ step) + lines);
       load_matrices(low[i], (rows ^ (step + 64)) + lines);
-      const float* scale = scales + (row0 + i) * 16;
+      const float* scale = scales + (row0 + i) * 16 + lane / 4;
       row_scales[i][0] = scale[0];
       row_scales[i][1] = scale[8];
     }
