@@ -130,7 +130,7 @@ class ROIAlign(nn.Module):
         is_finite = torch.isfinite(rois).all(dim=1, keepdim=True)
         rois = rois.to(dtype=features.dtype)
         reach = torch.full_like(rois, (input.shape[2] + input.shape[3] + 4096) / self.spatial_scale)
-        # No concatenation: on CUDA, TorchScript's fuser makes int32 of one that is empty.
+        # Not concatenated: in a script on CUDA, an empty level's RoIs came out of that as int32.
         is_index = torch.arange(5, device=rois.device) == 0
         inside = torch.where(is_index, rois, torch.minimum(torch.maximum(rois, -reach), reach))
         outside = torch.where(is_index, torch.zeros_like(rois), -reach)
