@@ -9,6 +9,7 @@ import pytest
 
 PUBLIC_NAMES = {
     "detectron2": ["__version__", "setup_environment"],
+    "detectron2._C": ["get_compiler_version", "get_cuda_version", "has_cuda"],
     "detectron2.evaluation": [
         "COCOEvaluator",
         "COCOPanopticEvaluator",
@@ -1422,14 +1423,22 @@ print(*(n for n in ["fvcore.nn"] if n in sys.modules))
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == []
 
 
-def test_importing_the_package_loads_little_beyond_torch():
+def test_first_imports_of_a_process():
+    """Of the package, which is light, and of the operators, which need libtorch."""
     code = """
 import sys
-import torch
-before = set(sys.modules)
+before = set(sys.modules) | sys.stdlib_module_names
 import detectron2
-print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+loaded = {name.partition(".")[0] for name in sys.modules.keys() - before}
+print(*sorted(loaded - sys.stdlib_module_names))
+import detectron2._C
+import torch
+print(detectron2._C.get_compiler_version(), torch.ops.detectron2.nms_rotated.default._schema.name)
+torch.ops.load_library(detectron2._C.__file__)
 """
     command = [sys.executable, "-W", "ignore", "-c", code]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert output.split() == ["detectron2"]
+    loaded, of_extension = output.splitlines()
+    assert loaded == "detectron2"
+    assert of_extension.startswith(("GCC ", "clang "))
+    assert of_extension.endswith(" detectron2::nms_rotated")

@@ -1,4 +1,4 @@
-// detectron2._C: importing it registers the operators and their CPU kernels with PyTorch.
+// detectron2._C_cpu: importing it registers the operators and their CPU kernels with PyTorch.
 //
 // Its own functions say what it was built with. It needs no CUDA library; the CUDA kernels are in
 // detectron2._C_cuda, and what is asked about CUDA is answered by trying to import that module.
@@ -67,7 +67,7 @@ PyMethodDef methods[] = {
 
 PyModuleDef module_definition = {
     kModuleDefHead,
-    "detectron2._C",
+    "detectron2._C_cpu",
     "Operators and CPU kernels of torch.ops.detectron2.",
     0,
     methods,
@@ -80,6 +80,6 @@ PyModuleDef module_definition = {
 }  // namespace
 }  // namespace detectron2::python
 
-DETECTRON2_MODULE_INIT PyInit__C() {
+DETECTRON2_MODULE_INIT PyInit__C_cpu() {
   return PyModuleDef_Init(&detectron2::python::module_definition);
 }

@@ -3,10 +3,15 @@
 // Declared here rather than taken from Python.h: the layout of these structures and the meaning of
 // these functions are fixed for all of CPython 3, so that a build needs no Python headers and gives
 // the same bytes whichever CPython the machine has. Names are CPython's own.
+//
+// All are weak symbols: a C++ program without Python, which runs an exported model, can load the
+// extensions for their operators.
 
 #pragma once
 
 #include <cstddef>
+
+#define DETECTRON2_PYTHON_API __attribute__((weak))
 
 extern "C" {
 
@@ -50,18 +55,19 @@ struct PyModuleDef {
   void (*m_free)(void*);
 };
 
-PyObject* PyModuleDef_Init(PyModuleDef* definition);
-int PyModule_AddStringConstant(PyObject* module, const char* name, const char* value);
-PyObject* PyImport_ImportModule(const char* name);
-PyObject* PyObject_GetAttrString(PyObject* object, const char* name);
-PyObject* PyUnicode_FromString(const char* text);
-PyObject* PyBool_FromLong(long value);
-int PyErr_ExceptionMatches(PyObject* exception);
-PyObject* PyErr_Occurred();
-void PyErr_Clear();
-void Py_DecRef(PyObject* object);
+DETECTRON2_PYTHON_API PyObject* PyModuleDef_Init(PyModuleDef* definition);
+DETECTRON2_PYTHON_API int PyModule_AddStringConstant(PyObject* module, const char* name,
+                                                     const char* value);
+DETECTRON2_PYTHON_API PyObject* PyImport_ImportModule(const char* name);
+DETECTRON2_PYTHON_API PyObject* PyObject_GetAttrString(PyObject* object, const char* name);
+DETECTRON2_PYTHON_API PyObject* PyUnicode_FromString(const char* text);
+DETECTRON2_PYTHON_API PyObject* PyBool_FromLong(long value);
+DETECTRON2_PYTHON_API int PyErr_ExceptionMatches(PyObject* exception);
+DETECTRON2_PYTHON_API PyObject* PyErr_Occurred();
+DETECTRON2_PYTHON_API void PyErr_Clear();
+DETECTRON2_PYTHON_API void Py_DecRef(PyObject* object);
 
-extern PyObject* PyExc_ImportError;
+DETECTRON2_PYTHON_API extern PyObject* PyExc_ImportError;
 
 }  // extern "C"
 

@@ -1,4 +1,4 @@
-"""What detectron2._C says of itself, and how detectron2._ops loads the CUDA kernels."""
+"""What detectron2._C says of itself, and how it loads the CUDA kernels."""
 
 import importlib
 import re
@@ -35,7 +35,7 @@ def test_warns_of_cuda_kernels_that_do_not_load(monkeypatch: pytest.MonkeyPatch)
     error = ImportError("libtorch_cuda.so: undefined symbol: planted")
     monkeypatch.setattr(importlib, "import_module", import_raising(error))
     with pytest.warns(RuntimeWarning, match="undefined symbol: planted"):
-        _ops.native.load_cuda_kernels()
+        _C.load_cuda_kernels()
 
 
 def test_silent_where_there_are_no_cuda_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,11 +44,11 @@ def test_silent_where_there_are_no_cuda_kernels(monkeypatch: pytest.MonkeyPatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.setattr(torch.version, "cuda", "13.0")
-        _ops.native.load_cuda_kernels()
+        _C.load_cuda_kernels()
         # And where PyTorch itself has no CUDA, nothing is asked for.
         monkeypatch.setattr(importlib, "import_module", import_raising(ImportError("asked for")))
         monkeypatch.setattr(torch.version, "cuda", None)
-        _ops.native.load_cuda_kernels()
+        _C.load_cuda_kernels()
 
 
 def test_alert_of_operations_that_are_not_deterministic() -> None:

@@ -97,7 +97,7 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["_C", "_C_cuda"])
+@pytest.fixture(scope="session", params=["_C_cpu", "_C_cuda"])
 def extension(request: pytest.FixtureRequest, unpacked: Path) -> Path:
     """Each extension module of the wheel."""
     return unpacked / "detectron2" / f"{request.param}.abi3.so"

@@ -47,8 +47,8 @@ def test_size(wheel: Path) -> None:
 
 def test_holds_the_package_and_nothing_else(files: dict[str, bytes]) -> None:
     assert {name.partition("/")[0] for name in files} == {"detectron2", DIST_INFO}
-    needed = {f"detectron2/{name}" for name in ("__init__.py", "py.typed")}
-    needed |= {f"detectron2/{name}.abi3.so" for name in ("_C", "_C_cuda")}
+    needed = {f"detectron2/{name}" for name in ("_C.py", "__init__.py", "py.typed")}
+    needed |= {f"detectron2/{name}.abi3.so" for name in ("_C_cpu", "_C_cuda")}
     assert needed <= files.keys()
     misplaced = [
         name
@@ -58,7 +58,7 @@ def test_holds_the_package_and_nothing_else(files: dict[str, bytes]) -> None:
     ]
     assert not misplaced
     assert sorted(name for name in files if name.endswith(".so")) == sorted(
-        f"detectron2/{name}.abi3.so" for name in ("_C", "_C_cuda")
+        f"detectron2/{name}.abi3.so" for name in ("_C_cpu", "_C_cuda")
     )
 
 

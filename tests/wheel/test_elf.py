@@ -20,11 +20,11 @@ SYSTEM_LIBRARIES = {
 }
 # torch loads its libraries privately: only what an extension names itself is searched for symbols.
 TORCH_LIBRARIES = {
-    "_C": {"libtorch.so", "libtorch_cpu.so"},
+    "_C_cpu": {"libtorch.so", "libtorch_cpu.so"},
     "_C_cuda": {"libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so"},
 }
 # No more than what they may need: libtorch brings these in any case.
-ALSO_ALLOWED = {"_C": {"libc10.so"}, "_C_cuda": {"libc10.so", "libc10_cuda.so"}}
+ALSO_ALLOWED = {"_C_cpu": {"libc10.so"}, "_C_cuda": {"libc10.so", "libc10_cuda.so"}}
 
 # The policy manylinux_2_28 for x86_64, as auditwheel 6 has it.
 MANYLINUX_2_28 = {
@@ -142,6 +142,16 @@ def test_uses_the_stable_abi_of_python_only(extension: Path, elf: ModuleType) ->
     }
     assert used
     assert used <= STABLE_ABI
+
+
+def test_loads_without_python(extension: Path, elf: ModuleType) -> None:
+    # In a C++ program that runs an exported model, nothing defines these.
+    bindings = {
+        symbol.binding
+        for symbol in elf.read_elf(extension).symbols
+        if not symbol.is_defined and re.match(r"_?Py", symbol.name)
+    }
+    assert bindings == {"weak"}
 
 
 def test_memory_is_writable_or_executable(extension: Path, elf: ModuleType) -> None:

@@ -1,8 +1,7 @@
 """The native operators: after ``import detectron2._ops`` they are ``torch.ops.detectron2.*``.
 
 Each module here documents one operator and registers what ``torch.compile`` and ``torch.export``
-need to trace it, and its gradient; the kernels come from ``detectron2._C`` and, under a PyTorch
-with CUDA, ``detectron2._C_cuda``.
+need to trace it, and its gradient; the kernels come from ``detectron2._C``.
 
 For all of them: rotated boxes are ``(cx, cy, w, h, angle)`` and rotated RoIs ``(batch index, cx,
 cy, w, h, angle)``, in pixels with the angle in degrees, counter-clockwise on screen. float16,

@@ -7,7 +7,7 @@ or with a side that is not positive has IoU 0 with every box.
 import torch
 from torch import Tensor
 
-from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2 import _C  # noqa: F401  (loads the operators)
 from detectron2._ops.gradients import register_not_differentiable
 
 

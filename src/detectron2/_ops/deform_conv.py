@@ -25,10 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectron2._ops import (
-    deform_conv_composite,
-    native,  # noqa: F401  (loads the operators)
-)
+from detectron2 import _C  # noqa: F401  (loads the operators)
+from detectron2._ops import deform_conv_composite
 from detectron2._ops.eager import EagerOperator, is_transformed
 from detectron2._ops.gradients import alert_not_deterministic
 

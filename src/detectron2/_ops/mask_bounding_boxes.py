@@ -8,7 +8,7 @@ last; zeros for a mask without any. Not differentiable.
 import torch
 from torch import Tensor
 
-from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2 import _C  # noqa: F401  (loads the operators)
 
 
 @torch.library.register_fake("detectron2::mask_bounding_boxes")

@@ -12,7 +12,7 @@ No gradient is registered: a mask has none.
 import torch
 from torch import Tensor
 
-from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2 import _C  # noqa: F401  (loads the operators)
 
 
 @torch.library.register_fake("detectron2::nms_groups")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2 import _C  # noqa: F401  (loads the operators)
 from detectron2._ops.eager import EagerOperator
 
 

@@ -10,7 +10,7 @@ Pixels are those of ``pycocotools.mask.frPyObjects``. Not differentiable.
 import torch
 from torch import Tensor
 
-from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2 import _C  # noqa: F401  (loads the operators)
 from detectron2._ops.gradients import register_not_differentiable
 
 

@@ -9,7 +9,7 @@ first, mostly where the aspect ratio changes, and then rounds a level differentl
 import torch
 from torch import Tensor
 
-from detectron2._ops import native  # noqa: F401  (loads the operators)
+from detectron2 import _C  # noqa: F401  (loads the operators)
 from detectron2._ops.gradients import register_not_differentiable
 
 

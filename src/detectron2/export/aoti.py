@@ -20,8 +20,8 @@ def export_aoti(
         outputs = exported.outputs_schema(compiled(*exported.flatten(inputs)))
 
     The package's metadata, ``compiled.get_metadata()``, has the names of inputs and outputs,
-    separated by commas, as ``input_names`` and ``output_names``. Whoever loads it must have
-    imported `detectron2`, or in C++ loaded its extension library.
+    separated by commas, as ``input_names`` and ``output_names``. It runs where
+    this library's operators are loaded, see :func:`export_program`.
 
     Args:
         exported: what ``export_program`` returned.

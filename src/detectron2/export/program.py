@@ -68,8 +68,9 @@ def export_program(
         instances = exported([{"image": other_image}])[0]["instances"]
         torch.export.save(exported.program, "model.pt2")
 
-    It runs where `detectron2` is imported, since it has some of its operators in it; in C++, where
-    its extension library is loaded.
+    Some of its operators are this library's. So it runs where ``detectron2._C`` is imported; in
+    C++, where ``_C_cpu.abi3.so`` is loaded (``dlopen``, without Python), and ``_C_cuda.abi3.so``
+    for CUDA.
 
     Args:
         model: in evaluation mode, on the device that the program is to run on.

@@ -1,11 +1,21 @@
-"""Loads the compiled operators of ``torch.ops.detectron2``."""
+"""The compiled operators: importing this makes them ``torch.ops.detectron2.*``, with all kernels.
+
+The extensions are `_C_cpu`, of the schemas and CPU kernels, and `_C_cuda`. They name libtorch's
+libraries without their folder, which only PyTorch's own import knows: hence this module in front.
+"""
 
 import importlib
 import warnings
 
 import torch
 
-from detectron2 import _C  # noqa: F401  (registers the schemas and CPU kernels)
+from detectron2 import _C_cpu
+from detectron2._C_cpu import get_compiler_version, get_cuda_version, has_cuda
+
+__all__ = ["get_compiler_version", "get_cuda_version", "has_cuda"]
+
+# Of a module of this name, a library is expected: to load (torch.ops.load_library), or to inspect.
+__file__ = _C_cpu.__file__
 
 
 def load_cuda_kernels() -> None:
