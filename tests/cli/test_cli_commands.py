@@ -136,6 +136,37 @@ def test_eval_without_weights(run, tiny):
     assert "--weights names a checkpoint" in outcome.err
 
 
+def test_weights_of_another_model(run, tiny, shapes, tmp_path):
+    """An error, not random predictions; a file that fits in part is warned of."""
+
+    def predict(weights):
+        torch.save(weights, tmp_path / "weights.pth")
+        arguments = (*tiny, "--weights", tmp_path / "weights.pth", "--out", tmp_path / "out")
+        return run("predict", shapes / "val" / "images" / "000001.jpg", *arguments)
+
+    other = {f"stem.{i}.weight": torch.zeros(1) for i in range(3)}
+    outcome = predict({"model": other, "iteration": 5})
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert "is of another model: it holds stem.0.weight, stem.1.weight and 1 more" in outcome.err
+    assert "the model has backbone.layers.0.0.weight, backbone.layers.0.0.bias and " in outcome.err
+    outcome = predict({"backbone.layers.0.0.weight": torch.zeros(9, 3, 3, 3), **other})
+    assert outcome.status == 2
+    assert "backbone.layers.0.0.weight is (9, 3, 3, 3) there, (8, 3, 3, 3) in the m" in outcome.err
+    outcome = predict({"state_dict": other})
+    assert outcome.status == 1
+    assert "weights.pth has no 'model' and is no dict of weights: ['state_dict']" in outcome.err
+    outcome = predict({"backbone.layers.0.0.bias": torch.zeros(8)})
+    assert outcome.status == 0, outcome.err
+    assert "Not loaded, as the checkpoint has nothing for them" in outcome.out + outcome.err
+    outcome = run("eval", *tiny, "--weights", tmp_path / "weights.pth")
+    assert outcome.status == 0, outcome.err
+    torch.save(other, tmp_path / "weights.pth")
+    outcome = run("eval", *tiny, "--weights", tmp_path / "weights.pth")
+    assert outcome.status == 2
+    assert "is of another model" in outcome.err
+
+
 def test_predict_names_and_threshold(run, tiny, trained, shapes, tmp_path):
     """Two files of the same name do not overwrite each other; a score of 1 leaves nothing."""
     first = shapes / "val" / "images" / "000001.jpg"

@@ -8,6 +8,7 @@ Caffe2's.
 import pickle
 from typing import Any
 
+import numpy as np
 import torch
 
 from detectron2.checkpoint._unpickle import TORCH_GLOBALS, load_pickle, without_stand_ins
@@ -88,10 +89,12 @@ def from_torch(data: Any, filename: str) -> dict[str, Any]:
     """What a ``.pth`` holds: a checkpoint, or the weights alone.
 
     Raises:
-        ValueError: it holds no dict.
+        ValueError: it holds no dict, or one without weights.
     """
     _check_dict(data, filename)
     if "model" not in data:
+        if data and not any(isinstance(x, (torch.Tensor, np.ndarray)) for x in data.values()):
+            raise ValueError(f"{filename} has no 'model' and is no dict of weights: {list(data)}")
         return {"model": data}
     _check_dict(data["model"], filename)
     return data

@@ -215,11 +215,11 @@ def build_model(cfg: CfgNode | DictConfig) -> Any:
 
 def build_trained_model(cfg: CfgNode | DictConfig) -> Any:
     """The model in evaluation mode, with the weights that the configuration names."""
-    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.cli._weights import load_trained
 
     weights = weights_of(cfg)
     if not weights:
         raise UsageError("no weights: --weights names a checkpoint")
     model = build_model(cfg)
-    DetectionCheckpointer(model).load(weights)
+    load_trained(model, weights)
     return model.eval()

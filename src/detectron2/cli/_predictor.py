@@ -11,11 +11,20 @@ import torch
 from detectron2.cli._config import build_trained_model, device_of, is_lazy, weights_of
 from detectron2.cli._datasets import metadata_with_classes
 from detectron2.cli._errors import UsageError
+from detectron2.cli._weights import load_trained
+from detectron2.engine import DefaultPredictor
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from detectron2.config import CfgNode
+
+
+class Predictor(DefaultPredictor):
+    """By a configuration of keys; weights of another model are an error."""
+
+    def _load(self, weights: str) -> None:
+        load_trained(self.model, weights)
 
 
 class LazyPredictor:
@@ -57,11 +66,9 @@ def build_predictor(cfg: CfgNode | DictConfig) -> Any:
     """A function from a list of images to a list of what the model says."""
     if is_lazy(cfg):
         return LazyPredictor(cfg)
-    from detectron2.engine import DefaultPredictor
-
     if not weights_of(cfg):
         raise UsageError("no weights: --weights names a checkpoint")
-    return DefaultPredictor(cfg)
+    return Predictor(cfg)
 
 
 def metadata_of(cfg: CfgNode | DictConfig) -> Any:

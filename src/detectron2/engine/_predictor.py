@@ -34,7 +34,6 @@ class DefaultPredictor:
         Raises:
             ValueError: the model takes another format.
         """
-        from detectron2.checkpoint import DetectionCheckpointer
         from detectron2.data.transforms import ResizeShortestEdge
         from detectron2.modeling import build_model
 
@@ -49,7 +48,7 @@ class DefaultPredictor:
             from detectron2.data import MetadataCatalog
 
             self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self._load(cfg.MODEL.WEIGHTS)
         self.aug = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
@@ -71,6 +70,11 @@ class DefaultPredictor:
             return self.model([self._prepare(original_image)])[0]
         images = list(original_image)
         return self.model([self._prepare(image) for image in images]) if images else []
+
+    def _load(self, weights: str) -> None:
+        from detectron2.checkpoint import DetectionCheckpointer
+
+        DetectionCheckpointer(self.model).load(weights)
 
     def _prepare(self, image: np.ndarray) -> dict[str, Any]:
         if image.ndim != 3 or image.shape[2] != 3:
