@@ -14,7 +14,7 @@ import detectron2._ops  # noqa: F401  (registers torch.ops.detectron2)
 
 # Code written for upstream imports this name from here.
 from detectron2.layers.wrappers import disable_torch_compiler
-from detectron2.utils.tracing import is_exporting
+from detectron2.utils.tracing import first_rows, is_exporting
 
 __all__ = [
     "batched_nms",
@@ -123,7 +123,7 @@ def _nms_of_pairs(
     boxes, where there are more than fit."""
     if not is_exporting():  # ONNX has no NMS in float64.
         boxes = _within_reach(boxes)
-    order = scores.sort(descending=True, stable=True).indices[0:_MOST_IN_PROGRAM]
+    order = first_rows(scores.sort(descending=True, stable=True).indices, _MOST_IN_PROGRAM)
     sorted_boxes = boxes[order][None]
     kept = torch.ops.detectron2.nms_groups(
         sorted_boxes,

@@ -34,6 +34,17 @@ def is_exporting() -> bool:
     return torch.compiler.is_exporting()
 
 
+def first_rows(x: torch.Tensor, count: int) -> torch.Tensor:
+    """``x[:count]``.
+
+    In an exported program the end names the length of ``x``. Where that is known at run time only,
+    AOTInductor of PyTorch 2.11 can else ask for it before it is known.
+    """
+    if not torch.jit.is_scripting() and is_exporting():
+        return x[0 : torch.sym_min(count, x.size(0))]
+    return x[:count]
+
+
 def assert_fx_safe(condition: Any, message: str) -> torch.Tensor:
     """Assert a condition that may depend on the input of a traced module.
 

@@ -53,9 +53,9 @@ class TopDetections:
         counts = self.counts.tolist()
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
             instances = Instances(image_size)
-            instances.pred_boxes = Boxes(self.boxes[i, 0:count])
-            instances.scores = self.scores[i, 0:count]
-            instances.pred_classes = self.classes[i, 0:count]
+            instances.pred_boxes = Boxes(self.boxes[:, 0:count][i])
+            instances.scores = self.scores[:, 0:count][i]
+            instances.pred_classes = self.classes[:, 0:count][i]
             results.append(instances)
         return results
 

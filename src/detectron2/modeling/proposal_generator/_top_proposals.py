@@ -107,8 +107,8 @@ class TopProposals:
         results = []
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
             instances = Instances(image_size)
-            instances.proposal_boxes = kind(self.boxes[i, 0:count])
-            instances.objectness_logits = self.logits[i, 0:count]
+            instances.proposal_boxes = kind(self.boxes[:, 0:count][i])
+            instances.objectness_logits = self.logits[:, 0:count][i]
             results.append(instances)
         return results
 

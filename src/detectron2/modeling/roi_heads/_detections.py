@@ -10,6 +10,7 @@ from detectron2.layers.wrappers import cat
 from detectron2.modeling._constants import box_limits, to_device
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
+from detectron2.utils.tracing import first_rows
 
 
 def _candidates(
@@ -74,7 +75,7 @@ def fast_rcnn_inference_single_image(
     boxes = _clipped(boxes, image_shape)
     keep = batched_nms(boxes, scores, classes, nms_thresh)
     if topk_per_image >= 0:
-        keep = keep[0:topk_per_image]
+        keep = first_rows(keep, topk_per_image)
     result = Instances(image_shape)
     result.pred_boxes = Boxes(boxes[keep])
     result.scores = scores[keep]

@@ -22,6 +22,7 @@ from detectron2.structures.instances import Instances
 from detectron2.structures.rotated_boxes import RotatedBoxes, pairwise_iou_rotated
 from detectron2.structures.rotated_boxes import pairwise_iou as pairwise_iou_of_rotated_boxes
 from detectron2.utils.events import get_event_storage
+from detectron2.utils.tracing import first_rows
 
 __all__ = [
     "ROIPooler",
@@ -81,7 +82,7 @@ def fast_rcnn_inference_single_image_rotated(
     clipped.clip(image_shape)
     keep = batched_nms_rotated(clipped.tensor, scores, classes, nms_thresh)
     if topk_per_image >= 0:
-        keep = keep[:topk_per_image]
+        keep = first_rows(keep, topk_per_image)
     result = Instances(image_shape)
     result.pred_boxes = clipped[keep]
     result.scores = scores[keep]
