@@ -8,6 +8,7 @@ from torch import nn
 
 from detectron2.utils.tracing import (
     assert_fx_safe,
+    first_rows,
     is_exporting,
     is_fx_tracing,
     is_fx_tracing_legacy,
@@ -67,3 +68,22 @@ def test_exporting_is_not_compiling() -> None:
     for strict in (True, False):
         program = torch.export.export(Exported(), (x,), strict=strict)
         assert program.module()(x).tolist() == [1, 1]
+
+
+class FirstPositives(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return first_rows(x[x > 0], 2)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_first_rows() -> None:
+    inputs = torch.tensor([[1.0, -1, 2, 3], [-1, -1, 4, -1], [-1, -1, -1, -1]])
+    model = FirstPositives()
+    program = torch.export.export(model, (inputs[0],), strict=False)
+    traced = torch.jit.trace(model, inputs[0])
+    for function in (model, torch.jit.script(model), traced, program.module()):
+        assert [function(x).tolist() for x in inputs] == [[1, 2], [4], []]
+    # The ends of the program's slice: start in full, and stop by what tells the length.
+    (ends,) = [x.args[2:] for x in program.graph.nodes if x.target is torch.ops.aten.slice.Tensor]
+    assert ends[0] == 0
+    assert isinstance(ends[1], torch.fx.Node)

@@ -40,9 +40,10 @@ def first_rows(x: torch.Tensor, count: int) -> torch.Tensor:
     In an exported program the end names the length of ``x``. Where that is known at run time only,
     AOTInductor of PyTorch 2.11 can else ask for it before it is known.
     """
-    if not torch.jit.is_scripting() and is_exporting():
-        return x[0 : torch.sym_min(count, x.size(0))]
-    return x[:count]
+    if torch.jit.is_scripting():
+        return x[0:count]
+    else:  # TorchScript leaves out what is in this branch.
+        return x[0 : torch.sym_min(count, x.size(0)) if is_exporting() else count]
 
 
 def assert_fx_safe(condition: Any, message: str) -> torch.Tensor:

@@ -53,6 +53,7 @@ class TopDetections:
         counts = self.counts.tolist()
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
             instances = Instances(image_size)
+            # Sliced, then selected: of a selection, Inductor of PyTorch 2.11 has no strides.
             instances.pred_boxes = Boxes(self.boxes[:, 0:count][i])
             instances.scores = self.scores[:, 0:count][i]
             instances.pred_classes = self.classes[:, 0:count][i]

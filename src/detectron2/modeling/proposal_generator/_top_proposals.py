@@ -107,6 +107,7 @@ class TopProposals:
         results = []
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
             instances = Instances(image_size)
+            # Sliced, then selected: of a selection, Inductor of PyTorch 2.11 has no strides.
             instances.proposal_boxes = kind(self.boxes[:, 0:count][i])
             instances.objectness_logits = self.logits[:, 0:count][i]
             results.append(instances)
