@@ -183,6 +183,38 @@ def test_predict_names_and_threshold(run, tiny, trained, shapes, tmp_path):
     assert [path.name for path in (tmp_path / "json").iterdir()] == ["predictions.json"]
 
 
+def test_images_that_cannot_be_read(run, tiny, trained, shapes, tmp_path):
+    """They are left out and named; the others' predictions are not lost."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    content = (shapes / "val" / "images" / "000001.jpg").read_bytes()
+    for name, data in (("a", content), ("b", content[: len(content) // 2]), ("c", content)):
+        (pictures / f"{name}.jpg").write_bytes(data)
+    out = tmp_path / "out"
+    outcome = run("predict", pictures, "--config", trained, *tiny[2:], "--out", out)
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"left out: cannot read the image '{pictures}/b.jpg': ")
+    images = json.loads((out / "predictions.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [f"{pictures}/{x}.jpg" for x in "ac"]
+    arguments = ("--config", trained, *tiny[2:], "--out", tmp_path / "other")
+    outcome = run("predict", pictures / "b.jpg", *arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("detectron2 predict: error: cannot read the image")
+
+
+def test_interrupted_training(run, tiny, tmp_path, monkeypatch):
+    def interrupt(cfg, **_):
+        (tmp_path / "last_checkpoint").write_text("model_0000004.pth")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detectron2.cli._trainer.train", interrupt)
+    outcome = run("train", *tiny, f"OUTPUT_DIR={tmp_path}")
+    assert outcome.status == 130
+    told = f"--resume goes on from {tmp_path}/model_0000004.pth\ninterrupted\n"
+    assert outcome.err == told
+
+
 def test_analyze(run, tiny):
     outcome = run("analyze", *tiny[:6], "--size", "64", "96", "--operators")
     assert outcome.status == 0, outcome.err

@@ -1,6 +1,7 @@
 """Parts of the command line: configurations, inputs, the terminal, the test of operators."""
 
 import argparse
+import re
 import sys
 
 import numpy as np
@@ -11,12 +12,15 @@ from PIL import Image
 from detectron2 import model_zoo
 from detectron2.cli import _self_test
 from detectron2.cli._config import device_of, is_lazy, load_config, weights_of
+from detectron2.cli._datasets import check_files
 from detectron2.cli._errors import UsageError
 from detectron2.cli._images import find_inputs, read_inputs
 from detectron2.cli._terminal import ProgressBar, bar_text, print_results
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 FASTER_RCNN = "COCO-Detection/faster_rcnn_R_50_FPN_3x"
+LAZY_FCOS = "COCO-Detection/fcos_R_50_FPN_1x.py"
 
 
 def arguments(config, *overrides, weights=None, device="cpu", modules=()):
@@ -69,6 +73,56 @@ def test_keys_of_projects(tmp_path):
     assert cfg.MODEL.POINT_HEAD.NUM_FC == 1
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train.maxiter=3",
+            r"no train\.maxiter; did you mean train\.max_iter\? \+train\.maxiter=3",
+        ),
+        ("nothing.like.it=3", r"there is no nothing; \+nothing\.like\.it=3 would add it"),
+        ("train.amp.dtype.x=3", r"there is no train\.amp\.dtype;"),
+        ("train.max_iter=many", r"train\.max_iter is 90000 and cannot become text"),
+        ("train.amp.enabled=yes_please", "is False and cannot become text"),
+        ("train.max_iter.x=3", "a int, which has no keys"),
+    ],
+)
+def test_overrides_that_lazy_configs_do_not_know(override, message):
+    with pytest.raises(UsageError, match=message):
+        load_config(arguments(LAZY_FCOS, override), trained=False)
+
+
+def test_overrides_of_lazy_configs():
+    overrides = (
+        *(
+            "train.max_iter=3",
+            "train.seed=1",
+            "+train.mine=2",
+            "++mine.a.b=3",
+            "train.output_dir=1",
+        ),
+        *("model.head.norm=GN", "model.not_yet.known=5", "dataloader.train.num_workers=null"),
+        "optimizer.lr=${train.max_iter}",
+    )
+    cfg = load_config(arguments(LAZY_FCOS, *overrides), trained=False)
+    assert (cfg.train.max_iter, cfg.train.seed, cfg.train.mine, cfg.mine.a.b) == (3, 1, 2, 3)
+    assert (cfg.model.head.norm, cfg.model.not_yet.known, cfg.optimizer.lr) == ("GN", 5, 3)
+
+
+def test_data_sets_that_are_not_there(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"'no_set'; --dataset no_set=PATH registers one"):
+        check_files(["no_set"])
+    with pytest.raises(UsageError, match="did you mean coco_2017_train"):
+        check_files(["coco_2017_trian"])
+    file = tmp_path / "no.json"
+    monkeypatch.setitem(vars(MetadataCatalog.get("coco_2017_val")), "json_file", str(file))
+    monkeypatch.setitem(vars(MetadataCatalog.get("coco_2017_val")), "image_root", str(tmp_path))
+    with pytest.raises(UsageError, match=r"coco_2017_val is not there: .*no\.json is missing"):
+        check_files(["coco_2017_val"])
+    file.write_text("{}")
+    check_files(["coco_2017_val"])
+
+
 def test_the_cpu_where_there_is_no_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_of(load_config(arguments(FASTER_RCNN, device=None), trained=False)) == "cpu"
@@ -118,18 +172,20 @@ def test_inputs(tmp_path):
             Image.new("RGB", (5, 3), (255, 0, 0)).save(tmp_path / name)
     files = find_inputs([str(tmp_path)])
     assert [file.rpartition("/")[2] for file in files] == ["a.JPG", "b.png"]
-    images = list(read_inputs([*files, str(tmp_path / "b.png")]))
+    unreadable = []
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    inputs = [*files, str(tmp_path / "broken.png"), str(tmp_path / "b.png")]
+    images = list(read_inputs(inputs, unreadable))
     assert [image.name for image in images] == ["a", "b", "b_2"]
     assert images[1].pixels.shape == (3, 5, 3)
     assert images[1].pixels[0, 0].tolist() == [0, 0, 255]  # BGR
     (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.png").write_bytes(b"no image")
+    (message,) = unreadable
+    assert re.match(r"cannot read the image .*broken\.png': Unidentified", message)
     with pytest.raises(UsageError, match="no images"):
         find_inputs([str(tmp_path / "empty")])
     with pytest.raises(UsageError, match="neither an image nor a video"):
         find_inputs([str(tmp_path / "notes.txt")])
-    with pytest.raises(UsageError, match=r"^cannot read the image .*broken\.png': Unidentified"):
-        list(read_inputs([str(tmp_path / "broken.png")]))
 
 
 def test_images_of_every_kind(tmp_path):
@@ -145,7 +201,7 @@ def test_images_of_every_kind(tmp_path):
     Image.fromarray(rows.astype(np.uint16).repeat(4, axis=1) * 257).save(folder / "deep.png")
     grey.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=turned)
     Image.new("RGB", (1, 1)).save(folder / "one.png")
-    images = {image.name: image.pixels for image in read_inputs(find_inputs([str(folder)]))}
+    images = {image.name: image.pixels for image in read_inputs(find_inputs([str(folder)]), [])}
     assert images.pop("one").shape == (1, 1, 3)
     assert len(images) == 4
     for name, pixels in images.items():
@@ -159,13 +215,13 @@ def test_videos(tmp_path, monkeypatch):
     for value in (0, 100, 200):
         writer.write(np.full((24, 32, 3), value, np.uint8))
     writer.release()
-    frames = list(read_inputs(find_inputs([file])))
+    frames = list(read_inputs(find_inputs([file]), []))
     assert [frame.name for frame in frames] == [f"film_00000{i}" for i in range(3)]
     for frame, value in zip(frames, (0, 100, 200), strict=True):
         assert abs(frame.pixels.mean() - value) < 5
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UsageError, match="opencv-python"):
-        list(read_inputs([file]))
+        list(read_inputs([file], []))
 
 
 def test_progress_is_for_terminals(monkeypatch, capsys):

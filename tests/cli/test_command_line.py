@@ -1,5 +1,6 @@
 """Arguments, help, errors and exit statuses of ``detectron2``."""
 
+import os
 import re
 import subprocess
 import sys
@@ -74,6 +75,8 @@ def test_overrides_stand_anywhere():
         (["predict", "A=1", "--config", "x", "--out", "y"], "no images to predict for"),
         (["benchmark", "infer", "--config", "x", "--batch", "0"], "--batch 0 must be positive"),
         (["export", "--config", "x", "--out", "x.onnx", "--format", "aoti"], "ends in .pt2"),
+        (["export", "--config", "x", "--out", f"{__file__}/x"], f"--out {__file__}: File exists"),
+        (["eval", "--config", "x", "--results", os.path.dirname(__file__)], "is a folder"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(run, arguments, message):

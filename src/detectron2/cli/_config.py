@@ -69,7 +69,7 @@ def _find(name: str) -> _Source:
         file = os.path.join(name, "config.yaml")
         if not os.path.isfile(file):
             raise UsageError(f"--config {name}: the folder has no config.yaml")
-        return _Source(file, _last_checkpoint(name))
+        return _Source(file, last_checkpoint(name))
     if os.path.isfile(name):
         return _Source(name, None)
     endings = ("",) if name.endswith((".yaml", ".yml", ".py")) else (".yaml", ".py")
@@ -81,7 +81,8 @@ def _find(name: str) -> _Source:
     raise UsageError(f"--config {name}: no such file, and {problem}")
 
 
-def _last_checkpoint(folder: str) -> str | None:
+def last_checkpoint(folder: str) -> str | None:
+    """The last checkpoint in an output folder; None if there is none."""
     marker = os.path.join(folder, "last_checkpoint")
     if not os.path.isfile(marker):
         return None
@@ -152,7 +153,7 @@ def weights_of(cfg: CfgNode | DictConfig) -> str:
 def _apply_overrides(cfg: CfgNode | DictConfig, overrides: Sequence[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
-    from detectron2.config import LazyConfig
+    from detectron2.cli._lazy_overrides import apply_override
 
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -160,7 +161,7 @@ def _apply_overrides(cfg: CfgNode | DictConfig, overrides: Sequence[str]) -> Non
             raise UsageError(f"{override!r} is not KEY=VALUE")
         try:
             if is_lazy(cfg):
-                LazyConfig.apply_overrides(cfg, [override])
+                apply_override(cfg, override)
             else:
                 cfg.merge_from_list([key, value])
         except (
@@ -198,6 +199,16 @@ def _check_device(name: str) -> None:
 def device_of(cfg: CfgNode | DictConfig) -> str:
     """The device that models and inputs belong on."""
     return str(cfg.get("train", {}).get("device", "cuda") if is_lazy(cfg) else cfg.MODEL.DEVICE)
+
+
+def dataset_names(cfg: CfgNode | DictConfig, split: str) -> list[str]:
+    """The data sets that a configuration names for ``split``, "train" or "test"."""
+    if not is_lazy(cfg):
+        return list(cfg.DATASETS[split.upper()])
+    from omegaconf import OmegaConf
+
+    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names", default=None)
+    return [names] if isinstance(names, str) else list(names or [])
 
 
 def build_model(cfg: CfgNode | DictConfig) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -66,9 +66,27 @@ def registered_name(name: str) -> str:
     names = DatasetCatalog.list()
     if name not in names:
         similar = get_close_matches(name, names)
-        hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
-        raise UsageError(f"no data set is registered as {name!r}{hint}")
+        hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+        raise UsageError(
+            f"no data set is registered as {name!r}; {hint}--dataset {name}=PATH registers one"
+        )
     return name
+
+
+def check_files(names: Iterable[str]) -> None:
+    """Raise a UsageError unless data sets are registered, and what their metadata name is there.
+
+    Of a data set that a training will be evaluated on, that is better told before.
+    """
+    from detectron2.data import MetadataCatalog
+    from detectron2.utils.file_io import PathManager
+
+    for name in names:
+        metadata = MetadataCatalog.get(registered_name(name))
+        for key in ("json_file", "image_root"):
+            path = metadata.get(key)
+            if isinstance(path, str) and not PathManager.exists(path):
+                raise _not_there(name, path)
 
 
 def load_records(name: str) -> list[dict[str, Any]]:
@@ -78,11 +96,14 @@ def load_records(name: str) -> list[dict[str, Any]]:
     try:
         return DatasetCatalog.get(registered_name(name))
     except FileNotFoundError as error:
-        raise UsageError(
-            f"the data set {name} is not there: {error.filename or error} is missing; data sets "
-            "are looked for below $DETECTRON2_DATASETS (default: datasets), others are given by "
-            "--dataset"
-        ) from error
+        raise _not_there(name, error.filename or error) from error
+
+
+def _not_there(name: str, missing: object) -> UsageError:
+    return UsageError(
+        f"the data set {name} is not there: {missing} is missing; data sets are looked for below "
+        "$DETECTRON2_DATASETS (default: datasets), others are given by --dataset"
+    )
 
 
 def metadata_with_classes(name: str) -> Any:

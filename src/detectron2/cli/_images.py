@@ -55,16 +55,26 @@ def is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_ENDINGS)
 
 
-def read_inputs(files: Sequence[str]) -> Iterator[NamedImage]:
-    """Read images, and the frames of videos; names that repeat get a number."""
+def read_inputs(files: Sequence[str], unreadable: list[str]) -> Iterator[NamedImage]:
+    """Read images, and the frames of videos; names that repeat get a number.
+
+    Args:
+        files: of :func:`find_inputs`.
+        unreadable: gets a message for each file that cannot be read.
+    """
+    from detectron2.data.detection_utils import read_image
+
     taken: set[str] = set()
     for file in files:
         stem = _unused(Path(file).stem, taken)
-        if is_video(file):
-            for index, frame in enumerate(_frames(file)):
-                yield NamedImage(f"{file}#{index}", f"{stem}_{index:06d}", frame)
-        else:
-            yield NamedImage(file, stem, _read(file))
+        try:
+            if is_video(file):
+                for index, frame in enumerate(_frames(file)):
+                    yield NamedImage(f"{file}#{index}", f"{stem}_{index:06d}", frame)
+            else:
+                yield NamedImage(file, stem, read_image(file, format="BGR"))
+        except OSError as error:
+            unreadable.append(str(error))
 
 
 def count_images(files: Sequence[str]) -> int | None:
@@ -81,15 +91,6 @@ def _unused(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _read(file: str) -> np.ndarray:
-    from detectron2.data.detection_utils import read_image
-
-    try:
-        return read_image(file, format="BGR")
-    except OSError as error:
-        raise UsageError(str(error)) from error
-
-
 def _frames(file: str) -> Iterator[np.ndarray]:
     # Decoders would say in their words, too, what is told here.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -103,7 +104,7 @@ def _frames(file: str) -> Iterator[np.ndarray]:
     try:
         found, frame = video.read()
         if not found:
-            raise UsageError(f"{file} cannot be read as a video")
+            raise OSError(f"{file} cannot be read as a video")
         while found:
             yield frame
             found, frame = video.read()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.cli._config import build_model
+from detectron2.cli._config import build_model, dataset_names
+from detectron2.cli._datasets import check_files
 from detectron2.cli._errors import UsageError
 from detectron2.cli._evaluators import evaluate_lazy
 from detectron2.cli._terminal import print_results
@@ -28,6 +29,7 @@ def train_lazy(cfg: DictConfig, *, resume: bool, verbose: bool) -> None:
     missing = [name for name in _SECTIONS if name not in cfg]
     if missing:
         raise UsageError(f"training needs {', '.join(missing)} in the configuration")
+    check_files(dataset_names(cfg, "train") + dataset_names(cfg, "test"))
     settings = cfg.train
     model = build_model(cfg)
     cfg.optimizer.params.model = model

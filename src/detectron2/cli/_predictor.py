@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from detectron2.cli._config import build_trained_model, device_of, is_lazy, weights_of
+from detectron2.cli._config import (
+    build_trained_model,
+    dataset_names,
+    device_of,
+    is_lazy,
+    weights_of,
+)
 from detectron2.cli._datasets import metadata_with_classes
 from detectron2.cli._errors import UsageError
 from detectron2.cli._weights import load_trained
@@ -73,11 +79,5 @@ def build_predictor(cfg: CfgNode | DictConfig) -> Any:
 
 def metadata_of(cfg: CfgNode | DictConfig) -> Any:
     """Metadata of the first data set for testing; empty if there is none."""
-    if is_lazy(cfg):
-        from omegaconf import OmegaConf
-
-        name = OmegaConf.select(cfg, "dataloader.test.dataset.names")
-        names = [name] if isinstance(name, str) else list(name or [])
-    else:
-        names = list(cfg.DATASETS.TEST)
+    names = dataset_names(cfg, "test")
     return metadata_with_classes(names[0] if names else "__without_metadata")

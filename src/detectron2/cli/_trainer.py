@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from detectron2.cli._datasets import check_files
 from detectron2.cli._errors import UsageError
 from detectron2.cli._evaluators import evaluate, evaluator_from_config
 from detectron2.cli._terminal import ProgressBar, print_results
@@ -68,6 +69,7 @@ class Trainer(DefaultTrainer):
 def train(cfg: CfgNode, *, resume: bool, verbose: bool) -> None:
     """Train in this process, which may be one of several."""
     check_classes(cfg)
+    check_files(cfg.DATASETS.TEST)
     Trainer.verbose = verbose
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)

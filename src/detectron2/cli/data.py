@@ -91,6 +91,7 @@ def _check(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from detectron2.cli._datasets import load_records, prepare
     from detectron2.cli._errors import UsageError
+    from detectron2.cli._outputs import prepare_folder
     from detectron2.cli._terminal import ProgressBar
     from detectron2.data import MetadataCatalog
     from detectron2.data.detection_utils import read_image
@@ -104,7 +105,7 @@ def _show(args: argparse.Namespace) -> int:
         records = random.sample(records, min(args.number, len(records)))
     records = records[: args.number]
     metadata = MetadataCatalog.get(args.name)
-    os.makedirs(args.out, exist_ok=True)
+    prepare_folder(args.out, "--out")
     with ProgressBar(len(records), "draw") as bar:
         for done, record in enumerate(records, start=1):
             image = read_image(record["file_name"], format="RGB")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 
 HELP = "evaluate a trained model on the data sets of its configuration"
 EXAMPLES = """\
@@ -33,18 +32,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from detectron2.cli._config import build_trained_model, is_lazy, load_config
-    from detectron2.cli._datasets import load_records
+    from detectron2.cli._config import build_trained_model, dataset_names, is_lazy, load_config
+    from detectron2.cli._datasets import check_files, load_records
     from detectron2.cli._errors import UsageError
     from detectron2.cli._evaluators import evaluate, evaluate_lazy
+    from detectron2.cli._outputs import prepare_file
     from detectron2.cli._processes import set_up_inference
     from detectron2.cli._terminal import print_results
     from detectron2.engine import create_ddp_model
     from detectron2.utils import comm
 
+    if args.results is not None:
+        prepare_file(args.results, "--results")
     cfg = load_config(args, trained=True)
     set_up_inference(cfg, verbose=args.verbose)
     if is_lazy(cfg):
+        check_files(dataset_names(cfg, "test"))
         model = create_ddp_model(build_trained_model(cfg))
         results = evaluate_lazy(cfg, model, verbose=args.verbose)
         if not results:
@@ -60,6 +63,5 @@ def _evaluate(args: argparse.Namespace) -> None:
     for name, of_dataset in results.items():
         print_results(of_dataset, name)
     if args.results is not None:
-        os.makedirs(os.path.dirname(args.results) or ".", exist_ok=True)
         with open(args.results, "w") as file:
             json.dump(results, file, indent=1)

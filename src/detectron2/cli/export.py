@@ -45,16 +45,17 @@ def run(args: argparse.Namespace) -> int:
     from detectron2.cli._config import build_trained_model, device_of, load_config
     from detectron2.cli._errors import UsageError
     from detectron2.cli._model_input import image_size, noise_image
+    from detectron2.cli._outputs import prepare_file
     from detectron2.cli._processes import set_up_inference
 
     if args.format == "aoti" and not args.out.endswith(".pt2"):
         raise UsageError(f"--out {args.out}: the name of an aoti package ends in .pt2")
+    prepare_file(args.out, "--out")
     cfg = load_config(args, trained=True)
     set_up_inference(cfg, verbose=args.verbose)
     model = build_trained_model(cfg)
     record = noise_image(cfg, args.size, device_of(cfg))
     inputs = [{"image": record["image"]}]
-    os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
     names = _write(model, inputs, args)
     megabytes = os.path.getsize(args.out) / 1e6
     print(f"{args.out}: {megabytes:.1f} MB, from an image of {image_size(record)}")

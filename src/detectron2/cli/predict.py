@@ -17,7 +17,8 @@ EXAMPLES = """\
   detectron2 predict film.mp4 --config runs/first --out drawn           # needs OpenCV
 
 --out gets each image with what was found in it, and predictions.json: images, instances with
-scores, and classes, in COCO's format.
+scores, and classes, in COCO's format. Images that cannot be read are left out and named at the end;
+the exit status is then 1.
 """
 
 
@@ -59,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from detectron2.cli._errors import UsageError
     from detectron2.cli._images import count_images, find_inputs, is_video, read_inputs
     from detectron2.cli._main import is_override
+    from detectron2.cli._outputs import prepare_folder
     from detectron2.cli._predictor import build_predictor, metadata_of
     from detectron2.cli._processes import set_up_inference
-    from detectron2.cli._terminal import ProgressBar
+    from detectron2.cli._terminal import ProgressBar, say
 
     if args.batch < 1 or args.scale <= 0:
         raise UsageError(f"--batch {args.batch} and --scale {args.scale} must be positive")
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     files = find_inputs([text for text in args.inputs if not is_override(text)])
     if not files:
         raise UsageError("there are no images to predict for")
+    prepare_folder(args.out, "--out")
     cfg = load_config(args, trained=True)
     set_up_inference(cfg, verbose=args.verbose)
     predictor = build_predictor(cfg)
@@ -76,10 +79,9 @@ def run(args: argparse.Namespace) -> int:
     output = CocoOutput(metadata)
     is_film = args.video or any(map(is_video, files))
     drawer = Drawer(metadata, is_video=is_film, scale=args.scale)
-    os.makedirs(args.out, exist_ok=True)
-
+    unreadable: list[str] = []
     with ProgressBar(count_images(files), "predict") as bar:
-        for images in _batches(read_inputs(files), args.batch):
+        for images in _batches(read_inputs(files, unreadable), args.batch):
             predictions = predictor([image.pixels for image in images])
             for image, prediction in zip(images, predictions, strict=True):
                 shown = _on_cpu(prediction, args.threshold)
@@ -88,10 +90,14 @@ def run(args: argparse.Namespace) -> int:
                     drawn = drawer.draw(image.pixels[:, :, ::-1], shown)
                     drawn.save(os.path.join(args.out, f"{image.name}.jpg"))
             bar.update(output.num_images)
+    if output.num_images == 0:
+        raise UsageError(unreadable[0])
     path = os.path.join(args.out, "predictions.json")
     output.write(path)
     print(f"{path}: {output.num_annotations} instances in {output.num_images} images")
-    return 0
+    for message in unreadable:
+        say(f"left out: {message}")
+    return 1 if unreadable else 0
 
 
 def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from detectron2.cli._config import is_lazy, load_config
+    from detectron2.cli._config import is_lazy, last_checkpoint, load_config
     from detectron2.cli._processes import set_up_training
     from detectron2.cli._terminal import say
     from detectron2.utils import comm
@@ -45,14 +45,19 @@ def _train(args: argparse.Namespace) -> None:
     cfg = load_config(args, trained=False)
     set_up_training(cfg, args)
     if is_lazy(cfg):
-        from detectron2.cli._lazy_training import train_lazy
+        from detectron2.cli._lazy_training import train_lazy as train
 
-        train_lazy(cfg, resume=args.resume, verbose=args.verbose)
         folder = cfg.train.output_dir
     else:
         from detectron2.cli._trainer import train
 
-        train(cfg, resume=args.resume, verbose=args.verbose)
         folder = cfg.OUTPUT_DIR
+    try:
+        train(cfg, resume=args.resume, verbose=args.verbose)
+    except KeyboardInterrupt:
+        checkpoint = last_checkpoint(folder)
+        if comm.is_main_process() and checkpoint is not None:
+            say(f"--resume goes on from {checkpoint}")
+        raise
     if comm.is_main_process():
         say(f"the trained model is {folder}/model_final.pth")
