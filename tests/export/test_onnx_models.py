@@ -46,6 +46,7 @@ class TestWithOnnx:
         model, exported = exported_detector(kind)
         path = str(tmp_path / "model.onnx")
         export_onnx(exported, path)
+        assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
         for size in SIZES:
             outputs = self.run(path, image(size))
             assert tuple(outputs) == exported.output_names
@@ -53,6 +54,17 @@ class TestWithOnnx:
                 wanted = flatten_to_tuple(predictions(model, [{"image": image(size)}]))[0]
             assert len(outputs["scores"]) > 0
             assert_alike(list(outputs.values()), wanted)
+
+    def test_many_weights_go_into_a_file_of_their_own(self, monkeypatch):
+        _, exported = exported_detector("retinanet")
+        seen = []
+        monkeypatch.setattr(torch.onnx, "export", lambda *_, **kw: seen.append(kw["external_data"]))
+        export_onnx(exported)
+        weights = sum(x.nbytes for x in exported.program.state_dict.values())
+        monkeypatch.setattr("detectron2.export.onnx._MOST_IN_FILE", weights)
+        export_onnx(exported)
+        export_onnx(exported, external_data=False)
+        assert seen == [False, True, False]
 
     @pytest.mark.parametrize("has_classes", [False, True])
     def test_nms_of_groups(self, has_classes, tmp_path):

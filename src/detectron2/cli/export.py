@@ -13,11 +13,11 @@ EXAMPLES = """\
       --out retinanet.onnx
   detectron2 export --config runs/first --format torchscript --out model.ts --size 480 640
 
-formats, and how to run what is written:
-  torch-export  a program for images of any size: torch.export.load(file).module()(image), where
-                this library is imported
+formats, and how to run what is written; all but onnx need "import detectron2.layers" before,
+which loads their operators:
+  torch-export  a program for images of any size: torch.export.load(file).module()(image)
   aoti          the same, compiled for this device: torch._inductor.aoti_load_package(file)(image)
-  torchscript   a trace: torch.jit.load(file)(image), where this library is imported
+  torchscript   a trace: torch.jit.load(file)(image)
   onnx          for onnxruntime and others; needs the packages onnx and onnxscript
 
 The image is (3, H, W), float32, from 0 to 255, in the configuration's order of colours. What comes
@@ -73,7 +73,7 @@ def _write(model: Any, inputs: list[dict[str, Any]], args: argparse.Namespace) -
         return _write_trace(model, inputs, args.out)
     exported = export_program(model, inputs)
     if args.format == "onnx":
-        export_onnx(exported, args.out)
+        export_onnx(exported, args.out, verbose=args.verbose)
     elif args.format == "aoti":
         export_aoti(exported, args.out)
     else:

@@ -21,7 +21,7 @@ def export_aoti(
 
     The package's metadata, ``compiled.get_metadata()``, has the names of inputs and outputs,
     separated by commas, as ``input_names`` and ``output_names``. It runs where
-    this library's operators are loaded, see :func:`export_program`.
+    its operators are loaded, see :func:`export_program`.
 
     Args:
         exported: what ``export_program`` returned.

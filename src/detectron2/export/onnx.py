@@ -10,6 +10,9 @@ from detectron2.export.program import ExportedModel
 
 __all__ = ["export_onnx"]
 
+# Of weights, in bytes.
+_MOST_IN_FILE = 2**30
+
 
 def export_onnx(
     exported: ExportedModel,
@@ -25,7 +28,8 @@ def export_onnx(
         outputs = session.run(["pred_boxes", "scores"], {"image": image.numpy()})
 
     The model has operators of ONNX only, NMS and RoIAlign among them, and its inputs and outputs
-    have the names of ``exported``. NMS compares in float32.
+    have the names of ``exported``. NMS compares in float32. Weights are in the file itself, or from
+    1 GiB on in another beside it, as a file of ONNX ends at 2 GiB.
 
     Args:
         exported: what ``export_program`` returned.
@@ -52,6 +56,7 @@ def export_onnx(
         raise ValueError(f"the opset must be 18 or newer, got {opset_version}")
     table = translations()
     _check_operators(exported.program, table)
+    kwargs.setdefault("external_data", _num_bytes(exported.program) >= _MOST_IN_FILE)
     return torch.onnx.export(
         exported.program,
         (),
@@ -63,6 +68,11 @@ def export_onnx(
         custom_translation_table={**table, **kwargs.pop("custom_translation_table", {})},
         **kwargs,
     )
+
+
+def _num_bytes(program: torch.export.ExportedProgram) -> int:
+    tensors = [*program.state_dict.values(), *program.constants.values()]
+    return sum(x.nbytes for x in tensors if isinstance(x, torch.Tensor))
 
 
 def _check_operators(program: torch.export.ExportedProgram, table: dict[Any, Any]) -> None:

@@ -68,9 +68,9 @@ def export_program(
         instances = exported([{"image": other_image}])[0]["instances"]
         torch.export.save(exported.program, "model.pt2")
 
-    Some of its operators are this library's. So it runs where ``detectron2._C`` is imported; in
-    C++, where ``_C_cpu.abi3.so`` is loaded (``dlopen``, without Python), and ``_C_cuda.abi3.so``
-    for CUDA.
+    Some of its operators are this library's and torchvision's. So it runs where
+    ``detectron2.layers`` is imported; in C++, where torchvision's library, ``_C_cpu.abi3.so`` and,
+    for CUDA, ``_C_cuda.abi3.so`` are loaded (``dlopen``, without Python).
 
     Args:
         model: in evaluation mode, on the device that the program is to run on.
