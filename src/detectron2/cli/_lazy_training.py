@@ -13,7 +13,7 @@ from detectron2.cli._datasets import check_files
 from detectron2.cli._errors import UsageError
 from detectron2.cli._evaluators import evaluate_lazy
 from detectron2.cli._terminal import print_results
-from detectron2.cli._trainer import ShowProgress
+from detectron2.cli._trainer import ShowProgress, check_classes
 from detectron2.config import instantiate
 from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model, default_writers, hooks
 from detectron2.utils import comm
@@ -35,6 +35,7 @@ def train_lazy(cfg: DictConfig, *, resume: bool, verbose: bool) -> None:
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     batches = instantiate(cfg.dataloader.train)
+    check_classes(cfg, are_loaded=True)
     wrapped = create_ddp_model(model, **settings.get("ddp", {}))
     mixed_precision = OmegaConf.select(settings, "amp.enabled", default=False)
     trainer = (AMPTrainer if mixed_precision else SimpleTrainer)(wrapped, batches, optimizer)

@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from detectron2.cli._datasets import check_files
+from omegaconf import OmegaConf
+
+from detectron2.cli._config import dataset_names, is_lazy
+from detectron2.cli._datasets import check_files, load_records, metadata_with_classes
 from detectron2.cli._errors import UsageError
 from detectron2.cli._evaluators import evaluate, evaluator_from_config
 from detectron2.cli._terminal import ProgressBar, print_results
@@ -14,6 +17,7 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.utils import comm
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
     from torch import nn
 
     from detectron2.config import CfgNode
@@ -76,28 +80,45 @@ def train(cfg: CfgNode, *, resume: bool, verbose: bool) -> None:
     trainer.train()
 
 
-def check_classes(cfg: CfgNode) -> None:
+def check_classes(cfg: CfgNode | DictConfig, *, are_loaded: bool = False) -> None:
     """Raise a UsageError if a model of known architecture has not as many classes as its data set
-    names: labels beyond would be out of the range of the loss."""
-    from detectron2.cli._datasets import load_records, metadata_with_classes
+    names: labels beyond would be those of the background, or out of the range of the loss.
 
-    keys = {
-        "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
-        "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
-        "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
-    }
-    key = keys.get(cfg.MODEL.META_ARCHITECTURE)
-    for name in cfg.DATASETS.TRAIN:
-        if comm.is_main_process():
+    Args:
+        cfg: the configuration.
+        are_loaded: the data sets were loaded before; else they are, and files that are missing told.
+    """
+    key, configured = _configured_classes(cfg)
+    for name in dataset_names(cfg, "train"):
+        if comm.is_main_process() and not are_loaded:
             with contextlib.suppress(NotImplementedError):
                 load_records(name)
         classes = metadata_with_classes(name).get("thing_classes")
-        if key is None or classes is None:
-            continue
-        section, _, option = key.removeprefix("MODEL.").partition(".")
-        configured = cfg.MODEL[section][option]
-        if len(classes) > configured:
+        if configured is not None and classes is not None and len(classes) > configured:
             raise UsageError(
                 f"{name} has {len(classes)} classes, but {key} is {configured}: add "
                 f"{key}={len(classes)}"
             )
+
+
+def _configured_classes(cfg: CfgNode | DictConfig) -> tuple[str, int | None]:
+    """The key of the number of classes, and the number; None if it is not known."""
+    if is_lazy(cfg):
+        target = cfg.model.get("_target_", "")
+        name = getattr(target, "__name__", str(target).rpartition(".")[2])
+        key = {
+            "GeneralizedRCNN": "model.roi_heads.num_classes",
+            "PanopticFPN": "model.roi_heads.num_classes",
+            "RetinaNet": "model.num_classes",
+            "FCOS": "model.num_classes",
+        }.get(name, "")
+        value = OmegaConf.select(cfg, key, default=None) if key else None
+        return key, value if isinstance(value, int) else None
+    section = {
+        "GeneralizedRCNN": "ROI_HEADS",
+        "PanopticFPN": "ROI_HEADS",
+        "RetinaNet": "RETINANET",
+    }.get(cfg.MODEL.META_ARCHITECTURE)
+    if section is None:
+        return "", None
+    return f"MODEL.{section}.NUM_CLASSES", cfg.MODEL[section].NUM_CLASSES
