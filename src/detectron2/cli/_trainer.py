@@ -86,7 +86,7 @@ def check_classes(cfg: CfgNode | DictConfig, *, are_loaded: bool = False) -> Non
 
     Args:
         cfg: the configuration.
-        are_loaded: the data sets were loaded before; else they are, and files that are missing told.
+        are_loaded: the data sets were loaded before; else they are here.
     """
     key, configured = _configured_classes(cfg)
     for name in dataset_names(cfg, "train"):
