@@ -139,9 +139,12 @@ MODULES = {
     "box head": (box_head, ROIS),
     "mask head": (mask_head, ROIS),
 }
-# Tracing with unknown sizes takes long, on the CPU of all of them half a minute each.
+# Tracing with unknown sizes takes long, on the CPU of the others half a minute each.
 ON_CPU = ["RPN head", "RetinaNet head", "box head", "mask head"]
-ON_CUDA = [name for name in MODULES if name != "ResNet FPN"]
+ON_CUDA = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "ResNet-50 FPN" else name
+    for name in MODULES
+]
 
 
 def make(name, device):
