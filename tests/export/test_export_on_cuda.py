@@ -55,7 +55,7 @@ def test_program_from_a_file(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["retinanet", "mask"])
+@pytest.mark.parametrize("kind", ["retinanet", "mask", "panoptic"])
 def test_package_of_aotinductor(kind, tmp_path):
     model, exported = exported_detector(kind, "cuda")
     path = export_aoti(exported, tmp_path / "model.pt2")
