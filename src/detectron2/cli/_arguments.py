@@ -22,7 +22,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, overrides: bool = T
             nargs="*",
             metavar="KEY=VALUE",
             help="other values of the configuration, such as SOLVER.BASE_LR=0.01, or train.max_iter"
-            "=100 in a .py file",
+            "=100 in a .py file, where +KEY=VALUE adds a key",
         )
 
 
