@@ -159,10 +159,11 @@ def test_weights_of_another_model(run, tiny, shapes, tmp_path):
     outcome = predict({"backbone.layers.0.0.bias": torch.zeros(8)})
     assert outcome.status == 0, outcome.err
     assert "Not loaded, as the checkpoint has nothing for them" in outcome.out + outcome.err
-    outcome = run("eval", *tiny, "--weights", tmp_path / "weights.pth")
+    evaluate = ("eval", *tiny, "--weights", tmp_path / "weights.pth", f"OUTPUT_DIR={tmp_path}")
+    outcome = run(*evaluate)
     assert outcome.status == 0, outcome.err
     torch.save(other, tmp_path / "weights.pth")
-    outcome = run("eval", *tiny, "--weights", tmp_path / "weights.pth")
+    outcome = run(*evaluate)
     assert outcome.status == 2
     assert "is of another model" in outcome.err
 
