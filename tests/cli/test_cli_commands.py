@@ -314,7 +314,8 @@ def test_lazy_config(run, tiny, shapes, tmp_path):
 
     outcome = run("analyze", "--config", config, *rest[:4], "--size", "64", "64")
     assert outcome.status == 0, outcome.err
-    outcome = run("train", "--config", config, *rest, "model.num_classes=1")
+    arguments = ("--config", config, *rest, f"train.output_dir={tmp_path}")
+    outcome = run("train", *arguments, "model.num_classes=1")
     assert outcome.status == 2
     assert "but model.num_classes is 1: add model.num_classes=2" in outcome.err
     outcome = run("train", "--config", config, *rest, "optimizer.lr.x=1")
