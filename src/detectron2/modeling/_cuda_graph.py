@@ -11,6 +11,8 @@ import torch
 # Of all threads, one records at a time: PyTorch's allocator is then in a state of its own.
 _recording = threading.Lock()
 
+_abandoned: list[torch.cuda.CUDAGraph] = []
+
 
 class CudaGraph:
     """What a function of tensors does on the device, for tensors of the same form, recorded.
@@ -33,7 +35,8 @@ class CudaGraph:
                 other tensors that it read. It must have been called before, so that algorithms
                 are chosen and kernels loaded.
             inputs: on one device.
-            lane: of the stream that it is to be replayed on.
+            lane: of the stream that it is to be replayed on. No other graph may be recorded with
+                one that a recording has failed with; those that were can still be replayed.
         """
         self._inputs = [torch.empty_strided(x.shape, x.stride(), **_kind(x)) for x in inputs]
         if not _is_in_common_pool(self._inputs[0]):
@@ -49,28 +52,30 @@ class CudaGraph:
                 torch.clear_autocast_cache()
 
     def _record(self, function: Callable[..., Any], lane: "Lane") -> Any:
-        with _generator_of_its_own(self._inputs[0].device):
-            self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
         try:
+            with _generator_of_its_own(self._inputs[0].device):
+                self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
             outputs = function(*self._inputs)
+            self._graph.capture_end()
         except BaseException:
-            with suppress(RuntimeError):
-                self._end(lane)
+            self._abandon(lane)
             raise
-        self._end(lane)
         return outputs
 
-    def _end(self, lane: "Lane") -> None:
-        try:
-            self._graph.capture_end()
-        except RuntimeError:
-            # Something has waited for the device. PyTorch's allocator is left as it is while
-            # something is recorded, in releases that do not see to it.
-            device = torch.cuda.current_device()
+    def _abandon(self, lane: "Lane") -> None:
+        """End the recording, however far it came."""
+        for end in (self._graph.capture_end, self._graph.reset):
             with suppress(RuntimeError):
-                torch._C._cuda_endAllocateToPool(device, lane.pool)
-                torch._C._cuda_releasePool(device, lane.pool)
-            raise
+                end()
+        device = self._inputs[0].device.index
+        try:
+            torch._C._cuda_endAllocateToPool(device, lane.pool)
+        except RuntimeError:
+            return
+        # A release that leaves its allocators as they are while something is recorded. There is
+        # no way to end that of the host's memory: it goes on asking the graph whether it records.
+        torch._C._cuda_releasePool(device, lane.pool)
+        _abandoned.append(self._graph)
 
     def replay(self, inputs: Sequence[torch.Tensor]) -> None:
         """Compute :attr:`outputs` of ``inputs``, on the current stream."""

@@ -25,7 +25,7 @@ MOST_PIXELS = 4 * 2**20
 # Each holds its input and its outputs: for Mask R-CNN and 800 x 1216 pixels in float32, 96 MiB.
 MOST_GRAPHS = 4
 
-# Calls with inputs of one form before they are worth a graph. They choose algorithms, too.
+# Calls with inputs of one form that make it worth a graph. They choose algorithms, too.
 EAGER_CALLS = 3
 
 # A graph that was not used for so many calls makes place for another. With fewer, more forms of
@@ -171,20 +171,21 @@ class GraphReplay:
                 if watch is None:
                     return None
             is_due = self._is_due(key)
-            lane = self._lane(key) if is_due else None
-        if not is_due:
-            return function(*inputs)[0]
-        try:
-            graph = self._record(_with_joint_norms(function, watch), inputs, lane)
-            recorded = _Recorded(graph, watch, self._calls)
-        except Exception as error:
-            self._note_failure(key, error)
-            return None
-        with self._lock:
-            if watch is self._watch:
-                self._graphs[key] = recorded
-        recorded.graph.replay(inputs)
-        return recorded.graph.outputs if recorded.holds(watched) else None
+            lane = self._take_lane(key) if is_due else None
+        # Also before it is recorded: what the library keeps, such as anchors, is then there.
+        outputs = function(*inputs)[0]
+        if is_due:
+            try:
+                graph = self._record(_with_joint_norms(function, watch), inputs, lane)
+                recorded = _Recorded(graph, watch, self._calls)
+            except Exception as error:
+                self._note_failure(key, error)
+                return outputs
+            with self._lock:
+                if watch is self._watch:
+                    self._graphs[key] = recorded
+                    self._lanes[key[:3]] = lane
+        return outputs
 
     def _look_anew(
         self,
@@ -223,7 +224,7 @@ class GraphReplay:
         self._counts[key] = count
         if len(self._counts) > _MOST_COUNTED:
             self._counts.popitem(last=False)
-        if count <= EAGER_CALLS or self._failures >= _MOST_FAILURES:
+        if count < EAGER_CALLS or self._failures >= _MOST_FAILURES:
             return False
         if len(self._graphs) < MOST_GRAPHS:
             return True
@@ -234,13 +235,13 @@ class GraphReplay:
         self._counts.pop(oldest, None)
         return True
 
-    def _lane(self, key: Any) -> Any:
+    def _take_lane(self, key: Any) -> Any:
+        """One to record in, to be put back unless that fails."""
         # Of one whose graphs have all gone, PyTorch does not take the memory again.
         used = {x[:3] for x in self._graphs}
         self._lanes = {x: lane for x, lane in self._lanes.items() if x in used}
-        if key[:3] not in self._lanes:
-            self._lanes[key[:3]] = self._make_lane(key[0])
-        return self._lanes[key[:3]]
+        lane = self._lanes.pop(key[:3], None)
+        return self._make_lane(key[0]) if lane is None else lane
 
     def _note_failure(self, key: Any, error: Exception) -> None:
         with self._lock:
