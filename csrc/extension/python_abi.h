@@ -56,12 +56,15 @@ PyObject* PyImport_ImportModule(const char* name);
 PyObject* PyObject_GetAttrString(PyObject* object, const char* name);
 PyObject* PyUnicode_FromString(const char* text);
 PyObject* PyBool_FromLong(long value);
+PyObject* PyLong_FromVoidPtr(void* pointer);
 int PyErr_ExceptionMatches(PyObject* exception);
 PyObject* PyErr_Occurred();
+void PyErr_SetString(PyObject* exception, const char* text);
 void PyErr_Clear();
 void Py_DecRef(PyObject* object);
 
 extern PyObject* PyExc_ImportError;
+extern PyObject* PyExc_RuntimeError;
 
 }  // extern "C"
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
-from detectron2.modeling import _graph_replay
+from detectron2.modeling import _cuda_graph, _graph_replay
 from detectron2.modeling._graph_replay import (
     EAGER_CALLS,
     IDLE_CALLS,
@@ -23,7 +23,7 @@ from detectron2.modeling._graph_replay import (
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 from detectron2.modeling.box_regression import Box2BoxTransform
 
-from .replayed_models import make_inputs, make_model
+from .replayed_models import as_tensors, make_inputs, make_model
 
 
 class FakeGraph:
@@ -430,6 +430,7 @@ def test_numerics():
         (torch.backends.cudnn, "benchmark"),
         (torch.backends.cudnn, "deterministic"),
         (torch.backends.cuda.matmul, "allow_tf32"),
+        (torch.backends.cuda.matmul, "allow_fp16_accumulation"),
     ):
         value = getattr(holder, name)
         setattr(holder, name, not value)
@@ -490,6 +491,90 @@ def test_failures_are_remembered(caplog):
     for _ in range(4):
         model(image())
     assert len(tried) == 3
+
+
+def test_a_lane_is_used_until_a_recording_in_it_fails():
+    lanes, fails = [], []
+
+    def record(function, inputs, lane):
+        lanes.append(lane)
+        if fails:
+            raise fails.pop()
+        return FakeGraph(function, inputs, lane)
+
+    model = Model(record)
+    errors = [None, None, RuntimeError("not this one"), None, KeyboardInterrupt(), None]
+    for i, error in enumerate(errors):
+        fails += [] if error is None else [error]
+        for _ in range(EAGER_CALLS):
+            try:
+                model(image(size=(8, 8 + i)))
+            except KeyboardInterrupt as caught:
+                assert caught is error  # noqa: PT017
+    assert [lanes.index(x) for x in lanes] == [0, 0, 0, 3, 3, 5]
+    assert len(model.graphs) == 4
+    for i in (0, 1, 3, 5):
+        assert_replays(model, image(size=(8, 8 + i)))
+
+
+def test_out_of_memory(caplog):
+    """Without graphs it is tried again, once."""
+    model, inputs = make_model("retinanet", "cpu"), make_inputs()
+    with torch.no_grad():
+        expected = as_tensors(model(inputs))
+        original, left = model.forward, []
+
+        def forward(batched_inputs):
+            if left:
+                left.pop()
+                raise torch.OutOfMemoryError("no more")
+            return original(batched_inputs)
+
+        model.forward = forward
+        left.append(1)
+        with pytest.raises(torch.OutOfMemoryError):
+            model(inputs)
+        model.graph_replay._graphs["key"] = None
+        left.append(1)
+        actual = as_tensors(model(inputs))
+        assert len(model.graph_replay) == 0
+        assert "given up" in caplog.text
+        for a, b in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+        model.graph_replay._graphs["key"] = None
+        left += [1, 1]
+        with pytest.raises(torch.OutOfMemoryError):
+            model(inputs)
+
+
+def test_nothing_is_recorded_after_giving_up():
+    model = Model()
+    warm(model)
+    model.graphs.give_up()
+    for _ in range(2 * EAGER_CALLS):
+        assert model(image())[1] == "eager"
+    assert len(model.graphs) == 0
+    model.graphs.release()
+    warm(model)
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_anchors_in_graphs(monkeypatch, is_held, is_cached):
+    generator = make_model("retinanet", "cpu").anchor_generator
+    maps = [torch.zeros(1, 1, 128 // x, 128 // x) for x in generator.strides]
+    before = generator(maps) if is_cached else None
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "is_cuda", True)
+        patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        patch.setattr(_cuda_graph._here, "is_recording", is_held)
+        recorded = generator(maps)
+    after = generator(maps)
+    if is_cached:
+        assert after[0].tensor is before[0].tensor
+    # What is kept is not what a graph computes, and someone else's graph computes its own.
+    assert (recorded[0].tensor is after[0].tensor) == (is_held and is_cached)
+    assert torch.equal(recorded[0].tensor, after[0].tensor)
 
 
 def test_looks_less_often_where_everything_changes(monkeypatch):

@@ -8,9 +8,11 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import _graph_replay
+from detectron2.modeling._cuda_graph import CudaGraph, Lane
 from detectron2.modeling._graph_replay import EAGER_CALLS, MOST_GRAPHS
 
 from .replayed_models import KINDS, as_tensors, make_inputs, make_model
@@ -538,3 +540,115 @@ def test_random_numbers_within(monkeypatch):
         assert_same(call(model, inputs), expected)
     assert len(model.graph_replay) == 0
     assert torch.rand(3, device="cuda").unique().numel() == 3
+
+
+def current_device():
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def test_streams_are_nobody_elses():
+    pool = {torch.cuda.Stream().cuda_stream for _ in range(64)}
+    lanes = [Lane(current_device()) for _ in range(3)]
+    own = {x.side_stream.cuda_stream for x in lanes}
+    assert len(own) == 3
+    assert not own & pool
+    del lanes
+    assert Lane(current_device()).side_stream.cuda_stream in own
+
+
+def test_others_launch_while_recording(monkeypatch):
+    """On whichever of PyTorch's streams: nothing of it becomes part of the graph."""
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    original = type(model.proposal_generator).propose_on_device
+    counts = [torch.zeros(1, device="cuda") for _ in range(64)]
+    torch.cuda.synchronize()
+
+    def count():
+        for x in counts:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                x.add_(1)
+
+    def propose(self, features, limits):
+        thread = threading.Thread(target=count)
+        thread.start()
+        thread.join()
+        return original(self, features, limits)
+
+    monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", propose)
+    warm_up(model, inputs, EAGER_CALLS)
+    assert len(model.graph_replay) == 1
+    torch.cuda.synchronize()
+    assert torch.cat(counts).tolist() == [EAGER_CALLS + 1] * 64
+    assert_same(call(model, inputs), eagerly(model, inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_matrix_products_leave_no_workspace(dtype):
+    weight = torch.randn(512, 512, device="cuda", dtype=dtype)
+
+    def multiply(x):
+        return F.linear(x, weight, weight[0]) @ weight, []
+
+    inputs = [torch.randn(64, 512, device="cuda", dtype=dtype)]
+    expected = multiply(*inputs)[0]
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        graph = CudaGraph(multiply, inputs, Lane(current_device()))
+        torch._C._cuda_clearCublasWorkspaces()  # Others do so, too.
+        torch.cuda.empty_cache()
+        torch.full((2**24,), torch.nan, device="cuda")
+        graph.replay(inputs)
+        torch.testing.assert_close(graph.outputs, expected, rtol=0, atol=0)
+        del graph
+        gc.collect()
+        assert torch.cuda.memory_allocated() <= before
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_anchors_in_graphs_of_others(is_cached):
+    model = make_model("retinanet", "cuda")
+
+    def make(side):
+        maps = [torch.zeros(1, 1, side // x, side // x, device="cuda") for x in strides]
+        return [x.tensor for x in model.anchor_generator(maps)]
+
+    strides = model.anchor_generator.strides
+    expected = [x.clone() for x in make(256)]
+    if not is_cached:
+        model.anchor_generator._cache.__init__()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = make(256)
+    assert_same(make(256), expected)  # Before anything is replayed.
+    for i in range(20):
+        make(384 + 128 * i)
+    gc.collect()
+    torch.full((10**6,), torch.nan, device="cuda")
+    graph.replay()
+    assert_same(recorded, expected)
+
+
+def test_memory_runs_out():
+    """Where it would do without graphs, it does."""
+    model, large = make_model("mask", "cuda"), make_inputs(size=(1600, 1600), count=2)
+    expected = eagerly(model, large)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    assert_same(eagerly(model, large), expected)
+    enough = torch.cuda.max_memory_reserved() + 2**25
+    for size in ((1024, 1024), (1024, 960), (960, 1024), (960, 960)):
+        warm_up(model, make_inputs(size=size))
+    assert len(model.graph_replay) == 4
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(current_device()).total_memory
+    torch.cuda.set_per_process_memory_fraction(enough / total)
+    try:
+        with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
+            model.forward(large)
+        assert len(model.graph_replay) == 4
+        assert_same(call(model, large), expected)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert len(model.graph_replay) == 0

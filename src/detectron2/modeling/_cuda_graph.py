@@ -1,7 +1,10 @@
 """Functions recorded as CUDA graphs."""
 
 import gc
+import importlib
 import threading
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,6 +15,18 @@ import torch
 _recording = threading.Lock()
 
 _abandoned: list[torch.cuda.CUDAGraph] = []
+
+
+class _Here(threading.local):
+    is_recording = False
+
+
+_here = _Here()
+
+
+def is_recording() -> bool:
+    """Whether this thread records a `CudaGraph`, which holds what its function says it reads."""
+    return _here.is_recording
 
 
 class CudaGraph:
@@ -43,15 +58,17 @@ class CudaGraph:
             # Of what is recorded, too, which could not know when it is given to others.
             raise RuntimeError("memory comes from a pool that someone has chosen")
         self._graph = torch.cuda.CUDAGraph()
-        with _recording, _without_garbage_collection(), torch.cuda.stream(lane.side_stream):
-            # What autocast has cached would not outlive the context; nor would what it caches now.
-            torch.clear_autocast_cache()
-            try:
-                self.outputs, self.read = self._record(function, lane)
-            finally:
-                torch.clear_autocast_cache()
+        self._lane = lane
+        with (
+            _recording,
+            _without_garbage_collection(),
+            _nothing_cached(),
+            torch.cuda.stream(lane.side_stream),
+        ):
+            self.outputs, self.read = self._record(function, lane)
 
     def _record(self, function: Callable[..., Any], lane: "Lane") -> Any:
+        _here.is_recording = True
         try:
             with _generator_of_its_own(self._inputs[0].device):
                 self._graph.capture_begin(pool=lane.pool, capture_error_mode="thread_local")
@@ -60,6 +77,8 @@ class CudaGraph:
         except BaseException:
             self._abandon(lane)
             raise
+        finally:
+            _here.is_recording = False
         return outputs
 
     def _abandon(self, lane: "Lane") -> None:
@@ -90,7 +109,22 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.pool = torch.cuda.graph_pool_handle()
-        self.side_stream = torch.cuda.Stream(device)
+        free = _free_streams[device]
+        try:
+            self.side_stream = free.pop()
+        except IndexError:
+            self.side_stream = _new_stream(device)
+        weakref.finalize(self, free.append, self.side_stream)
+
+
+_free_streams: dict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    """One that nobody else has, unlike PyTorch's: what anybody launches there is recorded."""
+    with torch.cuda.device(device):
+        stream = importlib.import_module("detectron2._C_cuda").create_stream()
+    return torch.cuda.ExternalStream(stream, device)
 
 
 def _kind(x: torch.Tensor) -> dict[str, Any]:
@@ -118,6 +152,24 @@ def _generator_of_its_own(device: torch.device):
         yield
     finally:
         default.graphsafe_set_state(state)
+
+
+@contextmanager
+def _nothing_cached():
+    """What PyTorch caches for a while is made for this recording, and not kept for others.
+
+    That is what autocast has cast, and the workspaces of cuBLAS, one a stream.
+    """
+
+    def clear():
+        torch.clear_autocast_cache()
+        torch._C._cuda_clearCublasWorkspaces()
+
+    clear()
+    try:
+        yield
+    finally:
+        clear()
 
 
 @contextmanager

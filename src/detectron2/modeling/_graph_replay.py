@@ -95,6 +95,12 @@ class GraphReplay:
             self._counts: OrderedDict[Any, int] = OrderedDict()
             self._calls = self._failures = self._paused = self._pause = 0
 
+    def give_up(self) -> None:
+        """Release, and record nothing until the next release."""
+        with self._lock:
+            self.release()
+            self._failures = _MOST_FAILURES
+
     def __len__(self) -> int:
         """How many graphs there are."""
         return len(self._graphs)
@@ -171,11 +177,11 @@ class GraphReplay:
                 if watch is None:
                     return None
             is_due = self._is_due(key)
-            lane = self._take_lane(key) if is_due else None
         # Also before it is recorded: what the library keeps, such as anchors, is then there.
         outputs = function(*inputs)[0]
         if is_due:
             try:
+                lane = self._take_lane(key)
                 graph = self._record(_with_joint_norms(function, watch), inputs, lane)
                 recorded = _Recorded(graph, watch, self._calls)
             except Exception as error:
@@ -237,10 +243,11 @@ class GraphReplay:
 
     def _take_lane(self, key: Any) -> Any:
         """One to record in, to be put back unless that fails."""
-        # Of one whose graphs have all gone, PyTorch does not take the memory again.
-        used = {x[:3] for x in self._graphs}
-        self._lanes = {x: lane for x, lane in self._lanes.items() if x in used}
-        lane = self._lanes.pop(key[:3], None)
+        with self._lock:
+            # Of one whose graphs have all gone, PyTorch does not take the memory again.
+            used = {x[:3] for x in self._graphs}
+            self._lanes = {x: lane for x, lane in self._lanes.items() if x in used}
+            lane = self._lanes.pop(key[:3], None)
         return self._make_lane(key[0]) if lane is None else lane
 
     def _note_failure(self, key: Any, error: Exception) -> None:
@@ -290,6 +297,7 @@ def numerics(device_type: str) -> tuple[Any, ...]:
         torch.is_autocast_cache_enabled(),
         torch.get_default_dtype(),
         torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
         backends.fp32_precision,
         backends.cudnn.fp32_precision,
         backends.cudnn.conv.fp32_precision,
@@ -299,10 +307,13 @@ def numerics(device_type: str) -> tuple[Any, ...]:
         backends.cuda.matmul.fp32_precision,
         backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
         backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        backends.cuda.matmul.allow_fp16_accumulation,
+        backends.cuda.preferred_blas_library(),
         backends.cuda.flash_sdp_enabled(),
         backends.cuda.mem_efficient_sdp_enabled(),
         backends.cuda.math_sdp_enabled(),
         backends.cuda.cudnn_sdp_enabled(),
+        backends.cuda.fp16_bf16_reduction_math_sdp_allowed(),
     )
 
 
@@ -319,6 +330,18 @@ class ReplayedModel(nn.Module):
         if self._graph_replay is None:
             self._graph_replay = GraphReplay()
         return self._graph_replay
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any module. Where memory runs out, it is tried again without graphs."""
+        if torch.compiler.is_compiling() or not self._graph_replay:
+            return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            logger.warning("CUDA graphs are given up: memory ran out")
+        # Here nothing holds the tensors of the call that failed.
+        self._graph_replay.give_up()
+        return super().__call__(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:
         """As of any module."""
