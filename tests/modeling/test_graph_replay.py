@@ -493,6 +493,23 @@ def test_failures_are_remembered(caplog):
     assert len(tried) == 3
 
 
+def test_failed_replay(caplog):
+    """The caller computes, and meets what the error was about, if it still is."""
+    model = Model()
+    warm(model)
+    (recorded,) = model.graphs._graphs.values()
+
+    def fail(inputs):
+        raise RuntimeError("cannot be launched")
+
+    recorded.graph.replay = fail
+    assert model(image())[1] == "refused"
+    assert "cannot be launched" in caplog.text
+    for _ in range(EAGER_CALLS + 2):
+        assert model(image())[1] == "eager"
+    assert_replays(model, image(size=(8, 9)), EAGER_CALLS + 1)
+
+
 def test_a_lane_is_used_until_a_recording_in_it_fails():
     lanes, fails = [], []
 

@@ -583,7 +583,8 @@ def test_others_launch_while_recording(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_matrix_products_leave_no_workspace(dtype):
+def test_matrix_products(dtype):
+    """What cuBLAS works in is neither given to others, nor left behind again and again."""
     weight = torch.randn(512, 512, device="cuda", dtype=dtype)
 
     def multiply(x):
@@ -591,18 +592,33 @@ def test_matrix_products_leave_no_workspace(dtype):
 
     inputs = [torch.randn(64, 512, device="cuda", dtype=dtype)]
     expected = multiply(*inputs)[0]
+    lanes = [Lane(current_device()) for _ in range(2)]
+    first = CudaGraph(multiply, inputs, lanes[0])
+    del first, lanes[0]
+    gc.collect()
+    graph = CudaGraph(multiply, inputs, lanes[0])
     torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
+    torch._C._cuda_clearCublasWorkspaces()  # Others do so, too.
+    torch.cuda.empty_cache()
+    others = [torch.full((2**20,), 3.0, device="cuda") for _ in range(32)]
     for _ in range(3):
-        graph = CudaGraph(multiply, inputs, Lane(current_device()))
-        torch._C._cuda_clearCublasWorkspaces()  # Others do so, too.
-        torch.cuda.empty_cache()
-        torch.full((2**24,), torch.nan, device="cuda")
         graph.replay(inputs)
         torch.testing.assert_close(graph.outputs, expected, rtol=0, atol=0)
-        del graph
-        gc.collect()
-        assert torch.cuda.memory_allocated() <= before
+    assert all((x == 3).all() for x in others)
+
+    del graph, lanes, others
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    for _ in range(100):
+        try:
+            CudaGraph(multiply, inputs, Lane(current_device()))
+        except RuntimeError as error:
+            assert "former streams" in str(error)  # noqa: PT017
+    assert torch.cuda.memory_allocated() <= before + 20 * 2**25
+    torch._C._cuda_clearCublasWorkspaces()
+    graph = CudaGraph(multiply, inputs, Lane(current_device()))
+    graph.replay(inputs)
+    torch.testing.assert_close(graph.outputs, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("is_cached", [True, False])

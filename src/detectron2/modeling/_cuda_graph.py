@@ -16,6 +16,9 @@ _recording = threading.Lock()
 
 _abandoned: list[torch.cuda.CUDAGraph] = []
 
+# Of a device, for lanes to come. Where there are more, too much memory has been left behind.
+_MOST_UNUSED = 16
+
 
 class _Here(threading.local):
     is_recording = False
@@ -59,13 +62,13 @@ class CudaGraph:
             raise RuntimeError("memory comes from a pool that someone has chosen")
         self._graph = torch.cuda.CUDAGraph()
         self._lane = lane
-        with (
-            _recording,
-            _without_garbage_collection(),
-            _nothing_cached(),
-            torch.cuda.stream(lane.side_stream),
-        ):
-            self.outputs, self.read = self._record(function, lane)
+        with _recording, _without_garbage_collection(), torch.cuda.stream(lane.side_stream):
+            # What autocast has cached would not outlive the context; nor would what it caches now.
+            torch.clear_autocast_cache()
+            try:
+                self.outputs, self.read = self._record(function, lane)
+            finally:
+                torch.clear_autocast_cache()
 
     def _record(self, function: Callable[..., Any], lane: "Lane") -> Any:
         _here.is_recording = True
@@ -109,15 +112,35 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.pool = torch.cuda.graph_pool_handle()
-        free = _free_streams[device]
-        try:
-            self.side_stream = free.pop()
-        except IndexError:
-            self.side_stream = _new_stream(device)
-        weakref.finalize(self, free.append, self.side_stream)
+        with _recording:
+            self.side_stream = _unused_stream(device)
+        weakref.finalize(self, _unused[device].append, (self.side_stream, self.pool))
 
 
-_free_streams: dict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
+# Streams of lanes that are gone, and the pools of these.
+_unused: dict[torch.device, list[tuple[torch.cuda.Stream, Any]]] = defaultdict(list)
+
+
+def _unused_stream(device: torch.device) -> torch.cuda.Stream:
+    """One that nobody launches anything on, and that PyTorch keeps no memory for.
+
+    What cuBLAS works in is kept for each stream, and lies in the pool that was recorded into when
+    it first worked there, of which PyTorch may dispose once all graphs there have gone.
+    """
+    for entry in _unused[device]:
+        if not _is_used(entry[1]):
+            _unused[device].remove(entry)
+            return entry[0]
+    if len(_unused[device]) >= _MOST_UNUSED:
+        raise RuntimeError(f"{_MOST_UNUSED} former streams of graphs still hold memory")
+    return _new_stream(device)
+
+
+def _is_used(pool: Any) -> bool:
+    return any(
+        segment["segment_pool_id"] == pool and segment["allocated_size"] > 0
+        for segment in torch.cuda.memory_snapshot()
+    )
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream:
@@ -152,24 +175,6 @@ def _generator_of_its_own(device: torch.device):
         yield
     finally:
         default.graphsafe_set_state(state)
-
-
-@contextmanager
-def _nothing_cached():
-    """What PyTorch caches for a while is made for this recording, and not kept for others.
-
-    That is what autocast has cast, and the workspaces of cuBLAS, one a stream.
-    """
-
-    def clear():
-        torch.clear_autocast_cache()
-        torch._C._cuda_clearCublasWorkspaces()
-
-    clear()
-    try:
-        yield
-    finally:
-        clear()
 
 
 @contextmanager

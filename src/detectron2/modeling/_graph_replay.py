@@ -154,7 +154,11 @@ class GraphReplay:
         if recorded is None:
             return self._call_new(key, function, inputs, watched)
         # While the device computes, there is time to look whether it should have.
-        recorded.graph.replay(inputs)
+        try:
+            recorded.graph.replay(inputs)
+        except Exception as error:
+            self._note_failure(key, error)
+            return None
         if not recorded.holds(watched):
             self._forget(recorded.watch)
             return None
@@ -253,11 +257,12 @@ class GraphReplay:
     def _note_failure(self, key: Any, error: Exception) -> None:
         with self._lock:
             self._failures += 1
+            self._graphs.pop(key, None)
             # As if it had never been seen.
             self._counts[key] = -(2**62)
             is_first = self._failures == 1
         if is_first:
-            logger.warning(f"a CUDA graph could not be made, inference goes on without: {error}")
+            logger.warning(f"a CUDA graph failed, inference goes on without: {error}")
 
     def _key(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
         device = inputs[0].device
