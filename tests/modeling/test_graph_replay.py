@@ -23,7 +23,7 @@ from detectron2.modeling._graph_replay import (
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 from detectron2.modeling.box_regression import Box2BoxTransform
 
-from .replayed_models import as_tensors, make_inputs, make_model
+from .replayed_models import KINDS, as_tensors, make_inputs, make_model
 
 
 class FakeGraph:
@@ -384,7 +384,7 @@ def test_objects_that_hold_numbers():
     assert not watch.holds([module], [], {})
 
 
-@pytest.mark.parametrize("kind", ["mask", "keypoint", "cascade", "panoptic", "retinanet", "fcos"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_models_can_be_watched(kind):
     model = make_model(kind, "cpu")
     calls = []
@@ -532,6 +532,28 @@ def test_a_lane_is_used_until_a_recording_in_it_fails():
     assert len(model.graphs) == 4
     for i in (0, 1, 3, 5):
         assert_replays(model, image(size=(8, 8 + i)))
+
+
+def test_waits_for_the_device_wait_for_recordings(monkeypatch):
+    order, began = [], threading.Event()
+    monkeypatch.setattr(torch._C, "_cuda_synchronize", lambda: order.append("waited"))
+    function = torch._C._cuda_synchronize
+
+    def work():
+        began.set()
+        torch._C._cuda_synchronize()
+
+    thread = threading.Thread(target=work)
+    with _cuda_graph._recording, _cuda_graph._without_waits_for_the_device():
+        thread.start()
+        began.wait()
+        thread.join(0.1)
+        order.append("recorded")
+        monkeypatch.setattr(_cuda_graph._here, "is_recording", True)
+        torch._C._cuda_synchronize()  # The recording thread itself is not to wait for itself.
+    thread.join()
+    assert order == ["recorded", "waited", "waited"]
+    assert torch._C._cuda_synchronize is function
 
 
 def test_out_of_memory(caplog):

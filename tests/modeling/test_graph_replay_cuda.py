@@ -582,6 +582,33 @@ def test_others_launch_while_recording(monkeypatch):
     assert_same(call(model, inputs), eagerly(model, inputs))
 
 
+@pytest.mark.parametrize("wait", [torch.cuda.synchronize, torch.accelerator.synchronize])
+def test_others_wait_for_the_device_while_recording(wait):
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    expected = eagerly(model, inputs)
+    errors, stop = [], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            try:
+                wait()
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            model.graph_replay.release()
+            warm_up(model, inputs)
+            assert len(model.graph_replay) == 1
+            assert_same(call(model, inputs), expected)
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_matrix_products(dtype):
     """What cuBLAS works in is neither given to others, nor left behind again and again."""
@@ -654,7 +681,7 @@ def test_memory_runs_out():
     torch.cuda.reset_peak_memory_stats()
     assert_same(eagerly(model, large), expected)
     enough = torch.cuda.max_memory_reserved() + 2**25
-    for size in ((1024, 1024), (1024, 960), (960, 1024), (960, 960)):
+    for size in ((1600, 1600), (1600, 1536), (1536, 1600), (1536, 1536)):
         warm_up(model, make_inputs(size=size))
     assert len(model.graph_replay) == 4
     torch.cuda.empty_cache()

@@ -62,7 +62,12 @@ class CudaGraph:
             raise RuntimeError("memory comes from a pool that someone has chosen")
         self._graph = torch.cuda.CUDAGraph()
         self._lane = lane
-        with _recording, _without_garbage_collection(), torch.cuda.stream(lane.side_stream):
+        with (
+            _recording,
+            _without_garbage_collection(),
+            _without_waits_for_the_device(),
+            torch.cuda.stream(lane.side_stream),
+        ):
             # What autocast has cached would not outlive the context; nor would what it caches now.
             torch.clear_autocast_cache()
             try:
@@ -175,6 +180,33 @@ def _generator_of_its_own(device: torch.device):
         yield
     finally:
         default.graphsafe_set_state(state)
+
+
+@contextmanager
+def _without_waits_for_the_device():
+    """Threads that are to wait for a whole device wait for the end of the recording first.
+
+    CUDA would refuse it, and end the recording. Nothing else that they may do disturbs it.
+    """
+    names = ("_cuda_synchronize", "_accelerator_synchronizeDevice")
+    functions = {name: getattr(torch._C, name) for name in names}
+    for name, function in functions.items():
+        setattr(torch._C, name, _after_recording(function))
+    try:
+        yield
+    finally:
+        for name, function in functions.items():
+            setattr(torch._C, name, function)
+
+
+def _after_recording(function: Callable[..., Any]) -> Callable[..., Any]:
+    def wait(*args: Any) -> Any:
+        if _here.is_recording:
+            return function(*args)
+        with _recording:
+            return function(*args)
+
+    return wait
 
 
 @contextmanager
