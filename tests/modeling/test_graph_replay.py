@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from collections import defaultdict
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import _cuda_graph, _graph_replay
+from detectron2.modeling._cuda_graph import Lane
 from detectron2.modeling._graph_replay import (
     EAGER_CALLS,
     IDLE_CALLS,
@@ -532,6 +534,37 @@ def test_a_lane_is_used_until_a_recording_in_it_fails():
     assert len(model.graphs) == 4
     for i in (0, 1, 3, 5):
         assert_replays(model, image(size=(8, 8 + i)))
+
+
+def test_streams_of_lanes(monkeypatch):
+    """They are used again as soon as nothing is kept for them."""
+    device, numbers, held = torch.device("cuda", 0), iter(range(100)), set()
+
+    def snapshot():
+        return [{"segment_pool_id": (0, i), "allocated_size": i in held} for i in range(100)]
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, next(numbers)))
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", snapshot)
+    monkeypatch.setattr(_cuda_graph, "_new_stream", lambda _: object())
+    monkeypatch.setattr(_cuda_graph, "_unused", defaultdict(list))
+    lanes = [Lane(device) for _ in range(3)]
+    streams = [x.side_stream for x in lanes]
+    assert len(set(streams)) == 3
+    held.add(lanes[0].pool[1])
+    del lanes
+    again = [Lane(device) for _ in range(3)]
+    assert [x.side_stream in streams for x in again] == [True, True, False]
+    assert streams[0] not in [x.side_stream for x in again]
+    held.clear()
+    assert Lane(device).side_stream is streams[0]
+
+    def make_many():
+        for _ in range(50):
+            Lane(device)
+
+    held.update(range(100))
+    with pytest.raises(RuntimeError, match="still hold memory"):
+        make_many()
 
 
 def test_waits_for_the_device_wait_for_recordings(monkeypatch):
