@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <string>
 
 #include "csrc/extension/python_abi.h"
@@ -26,7 +27,7 @@ PyObject* create_stream(PyObject*, PyObject*) {
     PyErr_SetString(PyExc_RuntimeError, cudaGetErrorString(status));
     return nullptr;
   }
-  return PyLong_FromVoidPtr(stream);
+  return PyLong_FromLongLong(reinterpret_cast<std::intptr_t>(stream));
 }
 
 PyMethodDef methods[] = {

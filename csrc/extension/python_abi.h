@@ -56,7 +56,7 @@ PyObject* PyImport_ImportModule(const char* name);
 PyObject* PyObject_GetAttrString(PyObject* object, const char* name);
 PyObject* PyUnicode_FromString(const char* text);
 PyObject* PyBool_FromLong(long value);
-PyObject* PyLong_FromVoidPtr(void* pointer);
+PyObject* PyLong_FromLongLong(long long value);
 int PyErr_ExceptionMatches(PyObject* exception);
 PyObject* PyErr_Occurred();
 void PyErr_SetString(PyObject* exception, const char* text);
