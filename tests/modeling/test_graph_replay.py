@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import _cuda_graph, _graph_replay
-from detectron2.modeling._cuda_graph import Lane
+from detectron2.modeling._cuda_graph import Lane, NotNowError
 from detectron2.modeling._graph_replay import (
     EAGER_CALLS,
     IDLE_CALLS,
@@ -555,16 +555,63 @@ def test_streams_of_lanes(monkeypatch):
     again = [Lane(device) for _ in range(3)]
     assert [x.side_stream in streams for x in again] == [True, True, False]
     assert streams[0] not in [x.side_stream for x in again]
+    # From the first one on that leaves memory behind, new ones have a place of their own for it.
+    assert [x._workspace is None for x in again] == [True, True, False]
+    last, workspace = again[-1].side_stream, again[-1]._workspace
+    assert workspace.side_stream is last
+    del again[-1]
+    lane = Lane(device)
+    assert lane.side_stream is last
+    assert lane._workspace is workspace
     held.clear()
     assert Lane(device).side_stream is streams[0]
 
-    def make_many():
-        for _ in range(50):
-            Lane(device)
 
-    held.update(range(100))
-    with pytest.raises(RuntimeError, match="still hold memory"):
-        make_many()
+def test_recordings_are_put_off(caplog):
+    """Where another thread waits for the device, which is not forever."""
+    lanes, busy = [], []
+
+    def record(function, inputs, lane):
+        lanes.append(lane)
+        if busy:
+            raise busy.pop()
+        return FakeGraph(function, inputs, lane)
+
+    model = Model(record)
+    warm(model)
+    busy += [NotNowError(), NotNowError()]
+    x = image(size=(8, 9))
+    for _ in range(3 * EAGER_CALLS):
+        assert model(x)[1] == "eager"
+    assert_replays(model, x)
+    assert len(lanes) == 4
+    assert len(set(map(id, lanes))) == 1
+    assert caplog.records == []
+
+
+def test_threads_that_wait_for_the_device(monkeypatch):
+    lock, original = threading.Lock(), torch._C._cuda_synchronize
+
+    def synchronize():
+        lock.acquire()
+        lock.release()
+
+    def enter():
+        with _cuda_graph._without_waits_for_the_device():
+            pass
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    enter()
+    thread = threading.Thread(target=synchronize)
+    with lock:
+        thread.start()
+        while not _cuda_graph._are_others_waiting():
+            thread.join(0.001)
+        with pytest.raises(NotNowError):
+            enter()
+    assert torch._C._cuda_synchronize is original
+    thread.join()
+    enter()
 
 
 def test_waits_for_the_device_wait_for_recordings(monkeypatch):

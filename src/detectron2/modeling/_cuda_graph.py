@@ -2,7 +2,9 @@
 
 import gc
 import importlib
+import sys
 import threading
+import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,8 +18,12 @@ _recording = threading.Lock()
 
 _abandoned: list[torch.cuda.CUDAGraph] = []
 
-# Of a device, for lanes to come. Where there are more, too much memory has been left behind.
-_MOST_UNUSED = 16
+# In seconds.
+_LONGEST_PATIENCE = 0.002
+
+
+class NotNowError(Exception):
+    """A recording would disturb another thread."""
 
 
 class _Here(threading.local):
@@ -55,11 +61,15 @@ class CudaGraph:
             inputs: on one device.
             lane: of the stream that it is to be replayed on. No other graph may be recorded with
                 one that a recording has failed with; those that were can still be replayed.
+
+        Raises:
+            NotNowError: another thread waits for the whole device. Nothing has happened.
         """
         self._inputs = [torch.empty_strided(x.shape, x.stride(), **_kind(x)) for x in inputs]
         if not _is_in_common_pool(self._inputs[0]):
             # Of what is recorded, too, which could not know when it is given to others.
             raise RuntimeError("memory comes from a pool that someone has chosen")
+        lane.prepare()
         self._graph = torch.cuda.CUDAGraph()
         self._lane = lane
         with (
@@ -118,27 +128,60 @@ class Lane:
     def __init__(self, device: torch.device) -> None:
         self.pool = torch.cuda.graph_pool_handle()
         with _recording:
-            self.side_stream = _unused_stream(device)
-        weakref.finalize(self, _unused[device].append, (self.side_stream, self.pool))
+            self.side_stream, self._workspace = _unused_stream(device)
+        entry = (self.side_stream, self._workspace, self.pool)
+        weakref.finalize(self, _unused[device].append, entry)
+
+    def prepare(self) -> None:
+        """Be ready for a recording."""
+        if self._workspace is not None:
+            self._workspace.make()
 
 
-# Streams of lanes that are gone, and the pools of these.
-_unused: dict[torch.device, list[tuple[torch.cuda.Stream, Any]]] = defaultdict(list)
+class _Workspace:
+    """Memory that cuBLAS works in on a side stream, in a pool that stays.
 
-
-def _unused_stream(device: torch.device) -> torch.cuda.Stream:
-    """One that nobody launches anything on, and that PyTorch keeps no memory for.
-
-    What cuBLAS works in is kept for each stream, and lies in the pool that was recorded into when
-    it first worked there, of which PyTorch may dispose once all graphs there have gone.
+    PyTorch keeps it for each stream and thread. It lies in the pool that is recorded into when
+    cuBLAS works there for the first time, or anew, after someone has let go of all workspaces. In
+    the pool of a lane it would outlive the graphs, but not the pool.
     """
+
+    def __init__(self, side_stream: torch.cuda.Stream) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        self.side_stream = side_stream
+        self._first: CudaGraph | None = None
+
+    def prepare(self) -> None:
+        """Nothing; there it is like a lane."""
+
+    def make(self) -> None:
+        """If this thread has none."""
+        x = torch.zeros(16, 16, device=self.side_stream.device)
+        _multiply(x)
+        graph = CudaGraph(_multiply, [x], self)
+        # The pool stays as long as a graph of it does.
+        self._first = self._first or graph
+
+
+def _multiply(x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    return torch.addmm(x[0], x, x) @ x, []
+
+
+# Of lanes that are gone: stream, workspace, and the pool that they had.
+_unused: dict[torch.device, list[tuple[torch.cuda.Stream, _Workspace | None, Any]]]
+_unused = defaultdict(list)
+
+
+def _unused_stream(device: torch.device) -> tuple[torch.cuda.Stream, _Workspace | None]:
+    """One that nobody else launches anything on, and that PyTorch keeps no memory of a lane for."""
     for entry in _unused[device]:
-        if not _is_used(entry[1]):
+        if not _is_used(entry[2]):
             _unused[device].remove(entry)
-            return entry[0]
-    if len(_unused[device]) >= _MOST_UNUSED:
-        raise RuntimeError(f"{_MOST_UNUSED} former streams of graphs still hold memory")
-    return _new_stream(device)
+            return entry[:2]
+    stream = _new_stream(device)
+    # It costs memory, and is for those who multiply matrices only.
+    has_to_stay = len(_unused[device]) > 0
+    return stream, _Workspace(stream) if has_to_stay else None
 
 
 def _is_used(pool: Any) -> bool:
@@ -193,10 +236,22 @@ def _without_waits_for_the_device():
     for name, function in functions.items():
         setattr(torch._C, name, _after_recording(function))
     try:
+        start = time.monotonic()
+        while _are_others_waiting():
+            if time.monotonic() - start > _LONGEST_PATIENCE:
+                raise NotNowError
+            time.sleep(_LONGEST_PATIENCE / 20)
         yield
     finally:
         for name, function in functions.items():
             setattr(torch._C, name, function)
+
+
+def _are_others_waiting() -> bool:
+    """Whether other threads have called CUDA to wait for a device, and are not back."""
+    functions = (torch.cuda.synchronize, torch.accelerator.synchronize)
+    codes = [getattr(x, "__code__", None) for x in functions]
+    return any(frame.f_code in codes for frame in sys._current_frames().values())
 
 
 def _after_recording(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from detectron2.layers.batch_norm import joint_affine_maps
-from detectron2.modeling._cuda_graph import CudaGraph, Lane
+from detectron2.modeling._cuda_graph import CudaGraph, Lane, NotNowError
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 
 logger = logging.getLogger(__name__)
@@ -184,18 +184,32 @@ class GraphReplay:
         # Also before it is recorded: what the library keeps, such as anchors, is then there.
         outputs = function(*inputs)[0]
         if is_due:
-            try:
-                lane = self._take_lane(key)
-                graph = self._record(_with_joint_norms(function, watch), inputs, lane)
-                recorded = _Recorded(graph, watch, self._calls)
-            except Exception as error:
-                self._note_failure(key, error)
-                return outputs
-            with self._lock:
-                if watch is self._watch:
-                    self._graphs[key] = recorded
-                    self._lanes[key[:3]] = lane
+            self._record_as(key, function, inputs, watch)
         return outputs
+
+    def _record_as(
+        self,
+        key: Any,
+        function: Callable[..., Any],
+        inputs: Sequence[torch.Tensor],
+        watch: ModuleWatch,
+    ) -> None:
+        try:
+            lane = self._take_lane(key)
+            graph = self._record(_with_joint_norms(function, watch), inputs, lane)
+            recorded = _Recorded(graph, watch, self._calls)
+        except NotNowError:
+            recorded = None
+        except Exception as error:
+            self._note_failure(key, error)
+            return
+        with self._lock:
+            if watch is self._watch:
+                self._lanes[key[:3]] = lane
+                if recorded is None:
+                    self._counts[key] = 0
+                else:
+                    self._graphs[key] = recorded
 
     def _look_anew(
         self,
