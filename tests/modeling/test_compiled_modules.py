@@ -6,6 +6,7 @@ on a GPU through Inductor, in float32 and under autocast.
 """
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -139,9 +140,12 @@ MODULES = {
     "box head": (box_head, ROIS),
     "mask head": (mask_head, ROIS),
 }
-# Tracing with unknown sizes takes long, on the CPU of all of them half a minute each.
-ON_CPU = ["RPN head", "RetinaNet head", "box head", "mask head"]
-ON_CUDA = [name for name in MODULES if name != "ResNet FPN"]
+# Compiling for all sizes takes long: of the others half a minute each on the CPU through
+# aot_eager, and minutes on a GPU through Inductor.
+HEADS = ["RPN head", "RetinaNet head", "box head", "mask head"]
+ON_CUDA = [
+    name if name in HEADS else pytest.param(name, marks=pytest.mark.slow) for name in MODULES
+]
 
 
 def make(name, device):
@@ -169,7 +173,10 @@ def outputs_and_gradients(module, function, x, train):
     outputs = flat(function(x))
     wanted = [p for p in module.parameters() if p.requires_grad]
     weights = [torch.linspace(0.5, 1.5, y.numel(), device=y.device).view_as(y) for y in outputs]
-    total = sum((y.float() * w).mean() for y, w in zip(outputs, weights, strict=True))
+    # Gradients that float16 can hold, however large the outputs are.
+    total = sum(
+        (y.float() * w).sum() / y.numel() ** 0.5 for y, w in zip(outputs, weights, strict=True)
+    )
     gradients = torch.autograd.grad(total, wanted)
     return [*(y.float() for y in outputs), *gradients]
 
@@ -184,23 +191,29 @@ def distance(actual, expected):
 
 
 def check(name, device, backend, dtype=None):
-    """Without and with gradients; each is compiled for the first size only."""
+    """Without and with gradients; each is compiled for the first size only.
+
+    Under autocast, what is compiled is about as precise as what is not.
+    """
     module, inputs = make(name, device)
+    autocast = functools.partial(
+        torch.autocast, device, dtype or torch.float16, enabled=dtype is not None
+    )
     exact = copy.deepcopy(module)
     torch._dynamo.reset()
     graph = torch.compile(module, backend=backend, fullgraph=True, dynamic=True)
     for train in (False, True):
         for i, x in enumerate(inputs):
             expected = outputs_and_gradients(exact, exact, x, train)
-            with (
-                torch.autocast(device, dtype or torch.float16, enabled=dtype is not None),
-                torch._dynamo.config.patch(error_on_recompile=i > 0),
-            ):
+            with autocast():
+                eager = outputs_and_gradients(exact, exact, x, train)
+            with autocast(), torch._dynamo.config.patch(error_on_recompile=i > 0):
                 actual = outputs_and_gradients(module, graph, x, train)
-            assert distance(actual, expected) < (1e-3 if dtype is None else 0.05), (train, x.shape)
+            limit = 1e-3 + 2 * distance(eager, expected)
+            assert distance(actual, expected) < limit, (train, x.shape)
 
 
-@pytest.mark.parametrize("name", ON_CPU)
+@pytest.mark.parametrize("name", HEADS)
 def test_graphs(name):
     check(name, "cpu", "aot_eager")
 
