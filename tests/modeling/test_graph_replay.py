@@ -12,8 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
-from detectron2.modeling import _cuda_graph, _graph_replay
-from detectron2.modeling._cuda_graph import Lane, NotNowError
+from detectron2.modeling import _cuda_graph, _graph_lanes, _graph_replay
+from detectron2.modeling._cuda_graph import NotNowError
+from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._graph_replay import (
     EAGER_CALLS,
     IDLE_CALLS,
@@ -545,14 +546,14 @@ def test_streams_of_lanes(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, next(numbers)))
     monkeypatch.setattr(torch.cuda, "memory_snapshot", snapshot)
-    monkeypatch.setattr(_cuda_graph, "_new_stream", lambda _: object())
-    monkeypatch.setattr(_cuda_graph, "_unused", defaultdict(list))
-    lanes = [Lane(device) for _ in range(3)]
+    monkeypatch.setattr(_graph_lanes, "_new_stream", lambda _: object())
+    monkeypatch.setattr(_graph_lanes, "_unused", defaultdict(list))
+    lanes = [GraphLane(device) for _ in range(3)]
     streams = [x.side_stream for x in lanes]
     assert len(set(streams)) == 3
     held.add(lanes[0].pool[1])
     del lanes
-    again = [Lane(device) for _ in range(3)]
+    again = [GraphLane(device) for _ in range(3)]
     assert [x.side_stream in streams for x in again] == [True, True, False]
     assert streams[0] not in [x.side_stream for x in again]
     # From the first one on that leaves memory behind, new ones have a place of their own for it.
@@ -560,11 +561,11 @@ def test_streams_of_lanes(monkeypatch):
     last, workspace = again[-1].side_stream, again[-1]._workspace
     assert workspace.side_stream is last
     del again[-1]
-    lane = Lane(device)
+    lane = GraphLane(device)
     assert lane.side_stream is last
     assert lane._workspace is workspace
     held.clear()
-    assert Lane(device).side_stream is streams[0]
+    assert GraphLane(device).side_stream is streams[0]
 
 
 def test_recordings_are_put_off(caplog):

@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import _graph_replay
-from detectron2.modeling._cuda_graph import CudaGraph, Lane
+from detectron2.modeling._cuda_graph import CudaGraph
+from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._graph_replay import EAGER_CALLS, MOST_GRAPHS
 
 from .replayed_models import KINDS, as_tensors, make_inputs, make_model
@@ -548,12 +549,12 @@ def current_device():
 
 def test_streams_are_nobody_elses():
     pool = {torch.cuda.Stream().cuda_stream for _ in range(64)}
-    lanes = [Lane(current_device()) for _ in range(3)]
+    lanes = [GraphLane(current_device()) for _ in range(3)]
     own = {x.side_stream.cuda_stream for x in lanes}
     assert len(own) == 3
     assert not own & pool
     del lanes
-    assert Lane(current_device()).side_stream.cuda_stream in own
+    assert GraphLane(current_device()).side_stream.cuda_stream in own
 
 
 def test_others_launch_while_recording(monkeypatch):
@@ -630,24 +631,24 @@ def test_matrix_products(dtype):
 
     inputs = [torch.randn(64, 512, device="cuda", dtype=dtype)]
     expected = multiply(*inputs)[0]
-    lane = Lane(current_device())
-    CudaGraph(multiply, inputs, Lane(current_device()))  # It goes, and its pool.
+    lane = GraphLane(current_device())
+    CudaGraph(multiply, inputs, GraphLane(current_device()))  # It goes, and its pool.
     graph = CudaGraph(multiply, inputs, lane)
     check(graph, CudaGraph(multiply, inputs, lane))
 
     allocated = []
     for _ in range(8):
-        CudaGraph(multiply, inputs, Lane(current_device()))
+        CudaGraph(multiply, inputs, GraphLane(current_device()))
         gc.collect()
         allocated.append(torch.cuda.memory_allocated())
     assert allocated[-1] <= allocated[1] + 2**16
-    lanes = [Lane(current_device()) for _ in range(2)]
+    lanes = [GraphLane(current_device()) for _ in range(2)]
     graphs = [CudaGraph(multiply, inputs, x) for x in (*lanes, *lanes)]
     check(*graphs)
     graphs.append(CudaGraph(multiply, inputs, lanes[0]))
     check(*graphs)
     del lanes, graphs[0]
-    check(CudaGraph(multiply, inputs, Lane(current_device())), *graphs)
+    check(CudaGraph(multiply, inputs, GraphLane(current_device())), *graphs)
 
 
 @pytest.mark.parametrize("is_cached", [True, False])

@@ -1,15 +1,12 @@
 """Functions recorded as CUDA graphs."""
 
 import gc
-import importlib
 import sys
 import threading
 import time
-import weakref
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -38,6 +35,21 @@ def is_recording() -> bool:
     return _here.is_recording
 
 
+class Lane(Protocol):
+    """Where a graph is recorded.
+
+    Attributes:
+        pool: the memory that it computes in.
+        side_stream: of nobody else.
+    """
+
+    pool: Any
+    side_stream: torch.cuda.Stream
+
+    def prepare(self) -> None:
+        """Be ready for a recording."""
+
+
 class CudaGraph:
     """What a function of tensors does on the device, for tensors of the same form, recorded.
 
@@ -50,7 +62,7 @@ class CudaGraph:
     """
 
     def __init__(
-        self, function: Callable[..., Any], inputs: Sequence[torch.Tensor], lane: "Lane"
+        self, function: Callable[..., Any], inputs: Sequence[torch.Tensor], lane: Lane
     ) -> None:
         """Record, and compute nothing.
 
@@ -85,7 +97,7 @@ class CudaGraph:
             finally:
                 torch.clear_autocast_cache()
 
-    def _record(self, function: Callable[..., Any], lane: "Lane") -> Any:
+    def _record(self, function: Callable[..., Any], lane: Lane) -> Any:
         _here.is_recording = True
         try:
             with _generator_of_its_own(self._inputs[0].device):
@@ -99,7 +111,7 @@ class CudaGraph:
             _here.is_recording = False
         return outputs
 
-    def _abandon(self, lane: "Lane") -> None:
+    def _abandon(self, lane: Lane) -> None:
         """End the recording, however far it came."""
         for end in (self._graph.capture_end, self._graph.reset):
             with suppress(RuntimeError):
@@ -119,83 +131,6 @@ class CudaGraph:
         for own, x in zip(self._inputs, inputs, strict=True):
             own.copy_(x)
         self._graph.replay()
-
-
-class Lane:
-    """What the graphs of one stream and one thread share: the memory that they compute in, which
-    is theirs one after the other."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
-        with _recording:
-            self.side_stream, self._workspace = _unused_stream(device)
-        entry = (self.side_stream, self._workspace, self.pool)
-        weakref.finalize(self, _unused[device].append, entry)
-
-    def prepare(self) -> None:
-        """Be ready for a recording."""
-        if self._workspace is not None:
-            self._workspace.make()
-
-
-class _Workspace:
-    """Memory that cuBLAS works in on a side stream, in a pool that stays.
-
-    PyTorch keeps it for each stream and thread. It lies in the pool that is recorded into when
-    cuBLAS works there for the first time, or anew, after someone has let go of all workspaces. In
-    the pool of a lane it would outlive the graphs, but not the pool.
-    """
-
-    def __init__(self, side_stream: torch.cuda.Stream) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
-        self.side_stream = side_stream
-        self._first: CudaGraph | None = None
-
-    def prepare(self) -> None:
-        """Nothing; there it is like a lane."""
-
-    def make(self) -> None:
-        """If this thread has none."""
-        x = torch.zeros(16, 16, device=self.side_stream.device)
-        _multiply(x)
-        graph = CudaGraph(_multiply, [x], self)
-        # The pool stays as long as a graph of it does.
-        self._first = self._first or graph
-
-
-def _multiply(x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    return torch.addmm(x[0], x, x) @ x, []
-
-
-# Of lanes that are gone: stream, workspace, and the pool that they had.
-_unused: dict[torch.device, list[tuple[torch.cuda.Stream, _Workspace | None, Any]]]
-_unused = defaultdict(list)
-
-
-def _unused_stream(device: torch.device) -> tuple[torch.cuda.Stream, _Workspace | None]:
-    """One that nobody else launches anything on, and that PyTorch keeps no memory of a lane for."""
-    for entry in _unused[device]:
-        if not _is_used(entry[2]):
-            _unused[device].remove(entry)
-            return entry[:2]
-    stream = _new_stream(device)
-    # It costs memory, and is for those who multiply matrices only.
-    has_to_stay = len(_unused[device]) > 0
-    return stream, _Workspace(stream) if has_to_stay else None
-
-
-def _is_used(pool: Any) -> bool:
-    return any(
-        segment["segment_pool_id"] == pool and segment["allocated_size"] > 0
-        for segment in torch.cuda.memory_snapshot()
-    )
-
-
-def _new_stream(device: torch.device) -> torch.cuda.Stream:
-    """One that nobody else has, unlike PyTorch's: what anybody launches there is recorded."""
-    with torch.cuda.device(device):
-        stream = importlib.import_module("detectron2._C_cuda").create_stream()
-    return torch.cuda.ExternalStream(stream, device)
 
 
 def _kind(x: torch.Tensor) -> dict[str, Any]:

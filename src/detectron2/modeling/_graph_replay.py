@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from detectron2.layers.batch_norm import joint_affine_maps
-from detectron2.modeling._cuda_graph import CudaGraph, Lane, NotNowError
+from detectron2.modeling._cuda_graph import CudaGraph, NotNowError
+from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 
 logger = logging.getLogger(__name__)
@@ -70,12 +71,14 @@ class GraphReplay:
         enabled: whether to record and replay; can be set.
     """
 
-    def __init__(self, enabled: bool = True, record: Any = CudaGraph, lane: Any = Lane) -> None:
+    def __init__(
+        self, enabled: bool = True, record: Any = CudaGraph, lane: Any = GraphLane
+    ) -> None:
         """
         Args:
             enabled: as the attribute.
             record: makes a graph; as `CudaGraph`.
-            lane: makes what graphs share; as `Lane`.
+            lane: makes what graphs share; as `GraphLane`.
         """
         self.enabled = enabled
         self._record = record
