@@ -556,16 +556,16 @@ def test_streams_of_lanes(monkeypatch):
     again = [GraphLane(device) for _ in range(3)]
     assert [x.side_stream in streams for x in again] == [True, True, False]
     assert streams[0] not in [x.side_stream for x in again]
-    # From the first one on that leaves memory behind, new ones have a place of their own for it.
-    assert [x._workspace is None for x in again] == [True, True, False]
-    last, workspace = again[-1].side_stream, again[-1]._workspace
-    assert workspace.side_stream is last
-    del again[-1]
-    lane = GraphLane(device)
-    assert lane.side_stream is last
-    assert lane._workspace is workspace
+    # From the first one on that leaves memory behind, there is a place of its own for it.
+    workspaces = [x._workspace for x in again]
+    assert [x.side_stream for x in workspaces] == [x.side_stream for x in again]
     held.clear()
-    assert GraphLane(device).side_stream is streams[0]
+    del again[1]
+    lane = GraphLane(device)
+    assert lane._workspace is workspaces[1]
+    other = GraphLane(device)
+    assert other.side_stream is streams[0]
+    assert other._workspace is None
 
 
 def test_recordings_are_put_off(caplog):

@@ -72,21 +72,22 @@ _unused = defaultdict(list)
 
 def _unused_stream(device: torch.device) -> tuple[torch.cuda.Stream, _Workspace | None]:
     """One that nobody else launches anything on, and that PyTorch keeps no memory of a lane for."""
-    for entry in _unused[device]:
-        if not _is_used(entry[2]):
-            _unused[device].remove(entry)
-            return entry[:2]
-    stream = _new_stream(device)
-    # It costs memory, and is for those who multiply matrices only.
-    has_to_stay = len(_unused[device]) > 0
-    return stream, _Workspace(stream) if has_to_stay else None
+    unused, used_pools = _unused[device], _used_pools()
+    free = [entry for entry in unused if entry[2] not in used_pools]
+    # A workspace costs memory, and is for those who multiply matrices only.
+    is_left_behind = len(free) < len(unused)
+    if free:
+        entry = max(free, key=lambda x: x[1] is not None)
+        unused.remove(entry)
+        stream, workspace, _ = entry
+    else:
+        stream, workspace = _new_stream(device), None
+    return stream, _Workspace(stream) if workspace is None and is_left_behind else workspace
 
 
-def _is_used(pool: Any) -> bool:
-    return any(
-        segment["segment_pool_id"] == pool and segment["allocated_size"] > 0
-        for segment in torch.cuda.memory_snapshot()
-    )
+def _used_pools() -> set[Any]:
+    segments = torch.cuda.memory_snapshot()
+    return {x["segment_pool_id"] for x in segments if x["allocated_size"] > 0}
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream:
