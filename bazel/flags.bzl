@@ -2,6 +2,9 @@
 
 # Real architectures (sm_NN) get machine code; a virtual one (compute_NN) gets PTX, which the driver
 # compiles for GPUs that are newer than this list.
+#
+# sm_90 is compiled as sm_90a, whose instructions for warp groups all GPUs of compute capability 9.0
+# have, and no others.
 CUDA_ARCHS = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_120"]
 
 def _cuda_archs_flag_impl(ctx):
@@ -44,9 +47,10 @@ def gencode_copts():
     """
     copts = []
     for arch in CUDA_ARCHS:
-        virtual = "compute_" + arch.split("_")[1]
+        code = arch + "a" if arch == "sm_90" else arch
+        virtual = "compute_" + code.split("_")[1]
         copts = copts + select({
-            Label("//:cuda_archs_" + arch): ["-gencode=arch={},code={}".format(virtual, arch)],
+            Label("//:cuda_archs_" + arch): ["-gencode=arch={},code={}".format(virtual, code)],
             "//conditions:default": [],
         })
     return copts

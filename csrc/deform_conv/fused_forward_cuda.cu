@@ -15,6 +15,7 @@
 #include "csrc/deform_conv/fused_products.h"
 #include "csrc/deform_conv/fused_sampling.h"
 #include "csrc/deform_conv/tensor_core.h"
+#include "csrc/deform_conv/warp_group.h"
 
 namespace detectron2 {
 namespace deform_conv_fused {
@@ -35,12 +36,16 @@ struct ForwardTile {
   static constexpr int kThreads = kPixels / kWarpPixels * kWarpsAcross * 32;
   // A thread samples a vector of this many pixels, each during some quarters of the products.
   static constexpr int kPasses = kPixels * kLineVectors / kThreads;
+  // Each 64 pixels have a warp group, which can multiply them as such.
+  static constexpr bool kWarpGroups = kPixels / 64 * 128 == kThreads && kOutputs % 128 == 0;
   static constexpr int kQuartersPerPass = 4 / kPasses;
   static constexpr int kSampleBytes = kPixels * kLineBytes;
   static constexpr int kStageBytes = kSampleBytes + kOutputs * kLineBytes;
   // Besides two stages: corners and weights of the table, pixels and the scales of two stages.
   static constexpr int kSharedBytes =
       2 * kStageBytes + kTableTaps * kPixels * 20 + kPixels * 4 + 2 * kPixels * 4;
+  // That a multiprocessor of sm_90 has memory for.
+  static constexpr int kBlocks = 227 * 1024 / (kSharedBytes + 1024);
 };
 
 struct ForwardArguments {
@@ -153,17 +158,95 @@ __global__ void __launch_bounds__(kPackThreads)
   }
 }
 
+// The products of a step by warp groups, and meanwhile the samples of the next one, if there is
+// one: load(corners, pass) starts reading, store(corners, pass) puts what was read into shared
+// memory. `scales` are those of the warp's rows.
+template <typename T, int kPasses, int kBlocks, typename Load, typename Store>
+__device__ __forceinline__ void overlap_groups(float (&sums)[kBlocks][4], uint64_t rows,
+                                               uint64_t columns, const float* scales, bool more,
+                                               const Load& load, const Store& store) {
+  Corners corners[2];
+  if constexpr (std::is_same_v<T, float>) {
+    // So many columns at a time that their products and all sums fit the registers.
+    constexpr int kPartBlocks = 16;
+    constexpr int kParts = kBlocks / kPartBlocks;
+    constexpr int kPartPasses = kPasses / kParts;
+    static_assert(kParts * kPartBlocks == kBlocks && kParts * kPartPasses == kPasses);
+    const int row = threadIdx.x % 32 / 4;
+    const float row_scales[2] = {scales[row], scales[row + 8]};
+    if (more) {
+      load(corners[0], 0);
+    }
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      // Tensor cores round sums towards zero, so long sums are float32's own additions.
+      float partial[kPartBlocks][4];
+      const uint64_t part_columns = columns + part * (kPartBlocks * 8 * kLineBytes / 16);
+      begin_products();
+      multiply_add<Half>(partial, rows + 4, part_columns, false);
+      multiply_add<Half>(partial, rows + 6, part_columns + 2, true);
+      multiply_add<Half>(partial, rows, part_columns + 4, true);
+      multiply_add<Half>(partial, rows + 2, part_columns + 6, true);
+      multiply_add<Half>(partial, rows, part_columns, true);
+      multiply_add<Half>(partial, rows + 2, part_columns + 2, true);
+      end_products();
+      if (more) {
+#pragma unroll
+        for (int i = 0; i < kPartPasses; ++i) {
+          const int pass = part * kPartPasses + i;
+          store(corners[0], pass);
+          if (pass + 1 < kPasses) {
+            load(corners[0], pass + 1);
+          }
+        }
+      }
+      wait_products(partial);
+#pragma unroll
+      for (int j = 0; j < kPartBlocks; ++j) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          sums[part * kPartBlocks + j][k] += partial[j][k] * row_scales[k / 2];
+        }
+      }
+    }
+  } else {
+    if (more) {
+      load(corners[0], 0);
+    }
+    begin_products();
+#pragma unroll
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      multiply_add<T>(sums, rows + 2 * quarter, columns + 2 * quarter, true);
+    }
+    end_products();
+    if (more) {
+#pragma unroll
+      for (int pass = 0; pass < kPasses; ++pass) {
+        if (pass + 1 < kPasses) {
+          load(corners[(pass + 1) % 2], pass + 1);
+        }
+        store(corners[pass % 2], pass);
+      }
+    }
+    wait_products(sums);
+  }
+}
+
 // Depends on pack_kernel.
 template <typename T, typename Tile>
-__global__ void __launch_bounds__(Tile::kThreads)
+__global__ void __launch_bounds__(Tile::kThreads, std::is_same_v<T, float> ? 1 : Tile::kBlocks)
     forward_kernel(const char* input, const T* offset, const T* mask, const char* weight,
                    const float* inverse_scales, const T* bias, const char* zeros,
                    ForwardArguments arguments, T* output) {
   constexpr bool kSplit = std::is_same_v<T, float>;
   constexpr int kThreads = Tile::kThreads;
   constexpr int kPixels = Tile::kPixels;
-  constexpr int kWarpRows = Tile::kWarpPixels / 16;
-  constexpr int kWarpColumns = Tile::kWarpOutputs / 8;
+  constexpr bool kGroups = kHasWarpGroups && Tile::kWarpGroups;
+  constexpr int kWarpPixels = kGroups ? 16 : Tile::kWarpPixels;
+  constexpr int kWarpOutputs = kGroups ? Tile::kOutputs : Tile::kWarpOutputs;
+  constexpr int kWarpsAcross = Tile::kOutputs / kWarpOutputs;
+  constexpr int kWarpRows = kWarpPixels / 16;
+  constexpr int kWarpColumns = kWarpOutputs / 8;
   constexpr int kRowsPerPass = kThreads / kLineVectors;
 
   extern __shared__ __align__(1024) char shared[];
@@ -175,8 +258,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
 
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const int warp_pixel = warp / Tile::kWarpsAcross * Tile::kWarpPixels;
-  const int warp_output = warp % Tile::kWarpsAcross * Tile::kWarpOutputs;
+  const int warp_pixel = warp / kWarpsAcross * kWarpPixels;
+  const int warp_output = warp % kWarpsAcross * kWarpOutputs;
   const int first_pixel = blockIdx.x * kPixels;
   const int first_output = blockIdx.y * Tile::kOutputs;
   const int64_t image = arguments.first_image + blockIdx.z;
@@ -268,17 +351,6 @@ __global__ void __launch_bounds__(Tile::kThreads)
           store_whole<T>(tile + place.whole + pass * (kRowsPerPass * kLineBytes), sample);
         }
       };
-      auto multiply = [&](int quarter, int half, int stage) {
-        const uint32_t samples = stages + stage * Tile::kStageBytes + sample_place;
-        const uint32_t weights =
-            stages + stage * Tile::kStageBytes + Tile::kSampleBytes + weight_place;
-        const uint32_t step = kSplit ? quarter / 2 * 32 : quarter * 32;
-        multiply_quarter<T>(sums, samples, row_scales + stage * kPixels + warp_pixel, quarter, half,
-                            [&](uint32_t (&columns)[4], int block) {
-                              load_matrices(columns, (weights ^ step) + block * (8 * kLineBytes));
-                            });
-      };
-
       Corners corners;
       const char* line = group_input;
       int tap = 0;
@@ -295,6 +367,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
         const int stage = block & 1;
         const bool more = block + 1 < blocks;
         wait_copies<0>();
+        publish_to_tensor_cores();
         __syncthreads();
         if (++tap == tap_count) {
           tap = 0;
@@ -304,10 +377,33 @@ __global__ void __launch_bounds__(Tile::kThreads)
           copy_weights(stage ^ 1);
         }
         commit_copies();
-        overlap_quarters<T, Tile>(
-            more, [&](int pass) { load_samples(corners, line, tap, pass); },
-            [&](int quarter, int half) { multiply(quarter, half, stage); },
-            [&](int pass) { store_samples(corners, tap, pass, stage ^ 1); });
+        if constexpr (kGroups) {
+          const uint32_t tile = stages + stage * Tile::kStageBytes;
+          const uint64_t rows = tile_descriptor(tile + warp / 4 * (64 * kLineBytes));
+          const uint64_t columns = tile_descriptor(tile + Tile::kSampleBytes);
+          overlap_groups<T, Tile::kPasses>(
+              sums[0], rows, columns, row_scales + stage * kPixels + warp_pixel, more,
+              [&](Corners& next, int pass) { load_samples(next, line, tap, pass); },
+              [&](const Corners& loaded, int pass) {
+                store_samples(loaded, tap, pass, stage ^ 1);
+              });
+        } else {
+          auto multiply = [&](int quarter, int half) {
+            const uint32_t samples = stages + stage * Tile::kStageBytes + sample_place;
+            const uint32_t weights =
+                stages + stage * Tile::kStageBytes + Tile::kSampleBytes + weight_place;
+            const uint32_t step = kSplit ? quarter / 2 * 32 : quarter * 32;
+            multiply_quarter<T>(sums, samples, row_scales + stage * kPixels + warp_pixel, quarter,
+                                half, [&](uint32_t (&columns)[4], int block) {
+                                  load_matrices(columns,
+                                                (weights ^ step) + block * (8 * kLineBytes));
+                                });
+          };
+          overlap_quarters<T, Tile>(
+              more, [&](int pass) { load_samples(corners, line, tap, pass); },
+              [&](int quarter, int half) { multiply(quarter, half); },
+              [&](int pass) { store_samples(corners, tap, pass, stage ^ 1); });
+        }
       }
     }
   }

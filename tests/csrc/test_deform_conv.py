@@ -51,6 +51,14 @@ LARGE_SHAPES = [
     (1, 33, 17, 9, 14, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
     (1, 64, 704, 6, 7, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
 ]
+# As above, with enough pixels for the largest tiles and those next to them.
+MANY_PIXELS = [
+    (2, 64, 256, 86, 78, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
+    (3, 72, 200, 70, 90, (3, 3), (1, 1), (1, 1), (1, 1), 1, 2),
+    (2, 40, 160, 89, 83, (5, 4), (1, 1), (2, 1), (1, 1), 1, 1),
+    (2, 64, 600, 60, 58, (1, 1), (1, 1), (0, 0), (1, 1), 1, 1),
+    (2, 136, 128, 86, 78, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
+]
 
 
 def convolution_of(shape: tuple) -> tuple:
@@ -559,7 +567,7 @@ def test_compiled_gradients_and_autocast() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", LARGE_SHAPES)
+@pytest.mark.parametrize("shape", [*LARGE_SHAPES, *MANY_PIXELS])
 def test_fused_kernels(shape: tuple, dtype: torch.dtype) -> None:
     """Against float64, which takes the general kernels, and the two memory formats alike."""
     for modulated in (False, True):
