@@ -62,12 +62,15 @@ DETECTRON2_PYTHON_API PyObject* PyImport_ImportModule(const char* name);
 DETECTRON2_PYTHON_API PyObject* PyObject_GetAttrString(PyObject* object, const char* name);
 DETECTRON2_PYTHON_API PyObject* PyUnicode_FromString(const char* text);
 DETECTRON2_PYTHON_API PyObject* PyBool_FromLong(long value);
+DETECTRON2_PYTHON_API PyObject* PyLong_FromLongLong(long long value);
 DETECTRON2_PYTHON_API int PyErr_ExceptionMatches(PyObject* exception);
 DETECTRON2_PYTHON_API PyObject* PyErr_Occurred();
+DETECTRON2_PYTHON_API void PyErr_SetString(PyObject* exception, const char* text);
 DETECTRON2_PYTHON_API void PyErr_Clear();
 DETECTRON2_PYTHON_API void Py_DecRef(PyObject* object);
 
 DETECTRON2_PYTHON_API extern PyObject* PyExc_ImportError;
+DETECTRON2_PYTHON_API extern PyObject* PyExc_RuntimeError;
 
 }  // extern "C"
 

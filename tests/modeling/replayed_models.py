@@ -3,7 +3,15 @@
 import torch
 
 from detectron2.config import get_cfg
-from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling import (
+    FPN,
+    SimpleFeaturePyramid,
+    SwinTransformer,
+    ViT,
+    build_backbone,
+    build_model,
+)
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 
 _FPN = [
@@ -51,15 +59,44 @@ _OPTIONS = {
     "panoptic": [*_FPN, "MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.MASK_ON", True],
     "retinanet": [*_DENSE, "MODEL.META_ARCHITECTURE", "RetinaNet"],
 }
-KINDS = [*_OPTIONS, "fcos"]
+
+
+def _make_vit():
+    net = ViT(
+        img_size=128,
+        embed_dim=64,
+        depth=3,
+        num_heads=4,
+        window_size=4,
+        window_block_indexes=[0, 1],
+        residual_block_indexes=[],
+        use_rel_pos=True,
+        out_feature="last_feat",
+    )
+    scales = (4.0, 2.0, 1.0, 0.5)
+    return SimpleFeaturePyramid(
+        net, "last_feat", 32, scales, top_block=LastLevelMaxPool(), norm="LN", square_pad=128
+    )
+
+
+def _make_swin():
+    net = SwinTransformer(embed_dim=32, depths=[2, 2, 2, 2], num_heads=[2, 2, 4, 4], window_size=4)
+    return FPN(net, ("p0", "p1", "p2", "p3"), 32, top_block=LastLevelMaxPool())
+
+
+_BACKBONES = {"vit": _make_vit, "swin": _make_swin}
+KINDS = [*_OPTIONS, "fcos", *_BACKBONES]
 
 
 def make_model(kind, device):
     """A model of random weights in evaluation mode."""
     cfg = get_cfg()
-    cfg.merge_from_list([*_SMALL, *_OPTIONS["retinanet" if kind == "fcos" else kind]])
+    like = "retinanet" if kind == "fcos" else "mask" if kind in _BACKBONES else kind
+    cfg.merge_from_list([*_SMALL, *_OPTIONS[like]])
     torch.manual_seed(0)
     model = _make_fcos(cfg) if kind == "fcos" else build_model(cfg)
+    if kind in _BACKBONES:
+        model.backbone = _BACKBONES[kind]()
     with torch.no_grad():
         for name, x in model.named_parameters():
             if name.startswith(("head.", "proposal_generator.", "roi_heads.")) and x.dim() > 1:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from collections import defaultdict
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
-from detectron2.modeling import _graph_replay
+from detectron2.modeling import _cuda_graph, _graph_lanes, _graph_replay
+from detectron2.modeling._cuda_graph import NotNowError
+from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._graph_replay import (
     EAGER_CALLS,
     IDLE_CALLS,
@@ -23,13 +26,13 @@ from detectron2.modeling._graph_replay import (
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 from detectron2.modeling.box_regression import Box2BoxTransform
 
-from .replayed_models import make_inputs, make_model
+from .replayed_models import KINDS, as_tensors, make_inputs, make_model
 
 
 class FakeGraph:
     """Calls the function again, with inputs and outputs that stay where they are."""
 
-    made = 0
+    made = replayed = 0
 
     def __init__(self, function, inputs, lane):
         type(self).made += 1
@@ -39,6 +42,7 @@ class FakeGraph:
         self.outputs, self.read = function(*self.inputs)
 
     def replay(self, inputs):
+        type(self).replayed += 1
         for own, x in zip(self.inputs, inputs, strict=True):
             own.copy_(x)
         self.outputs.copy_(self.function(*self.inputs)[0])
@@ -61,24 +65,20 @@ class Model:
         self.consumer = nn.Linear(4, 4)
         self.settings = {"factor": 1.5, "levels": ["p2"]}
         self.kept = torch.ones(1)
-        self.eager_calls = 0
 
     def compute(self, x):
-        self.eager_calls += 1
         y = self.head(self.conv(x)) * self.settings["factor"] * self.kept
         return y, [self.kept]
 
     @torch.no_grad()
     def __call__(self, x):
         """The result, and whether it was replayed or computed by the caller."""
-        eager_calls = self.eager_calls
         watched = [self.conv, self.head], [self.consumer], self.settings
+        replayed = FakeGraph.replayed
         result = self.graphs(self.compute, [x], *watched)
-        how = "replayed" if result is not None and len(self.graphs) > 0 else "eager"
         if result is None:
             return self.compute(x)[0], "refused"
-        self.eager_calls = eager_calls
-        return result, how
+        return result, "eager" if FakeGraph.replayed == replayed else "replayed"
 
 
 def image(seed=0, size=(8, 8)):
@@ -100,13 +100,14 @@ def warm(model):
     assert_replays(model, calls=EAGER_CALLS + 1)
 
 
-def test_recorded_at_the_fourth_call():
+def test_replayed_from_the_fourth_call_on():
     model = Model()
-    for _ in range(3):
-        assert model(image())[1] == "eager"
-        assert FakeGraph.made == 0
+    for made in (0, 0, 1):
+        result, how = model(image())
+        assert how == "eager"
+        torch.testing.assert_close(result, model.compute(image())[0], rtol=0, atol=0)
+        assert FakeGraph.made == made
     assert model(image())[1] == "replayed"
-    assert FakeGraph.made == 1
     for seed in range(3):
         assert_replays(model, image(seed))
     assert FakeGraph.made == 1
@@ -386,7 +387,7 @@ def test_objects_that_hold_numbers():
     assert not watch.holds([module], [], {})
 
 
-@pytest.mark.parametrize("kind", ["mask", "keypoint", "cascade", "panoptic", "retinanet", "fcos"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_models_can_be_watched(kind):
     model = make_model(kind, "cpu")
     calls = []
@@ -432,6 +433,7 @@ def test_numerics():
         (torch.backends.cudnn, "benchmark"),
         (torch.backends.cudnn, "deterministic"),
         (torch.backends.cuda.matmul, "allow_tf32"),
+        (torch.backends.cuda.matmul, "allow_fp16_accumulation"),
     ):
         value = getattr(holder, name)
         setattr(holder, name, not value)
@@ -492,6 +494,207 @@ def test_failures_are_remembered(caplog):
     for _ in range(4):
         model(image())
     assert len(tried) == 3
+
+
+def test_failed_replay(caplog):
+    """The caller computes, and meets what the error was about, if it still is."""
+    model = Model()
+    warm(model)
+    (recorded,) = model.graphs._graphs.values()
+
+    def fail(inputs):
+        raise RuntimeError("cannot be launched")
+
+    recorded.graph.replay = fail
+    assert model(image())[1] == "refused"
+    assert "cannot be launched" in caplog.text
+    for _ in range(EAGER_CALLS + 2):
+        assert model(image())[1] == "eager"
+    assert_replays(model, image(size=(8, 9)), EAGER_CALLS + 1)
+
+
+def test_a_lane_is_used_until_a_recording_in_it_fails():
+    lanes, fails = [], []
+
+    def record(function, inputs, lane):
+        lanes.append(lane)
+        if fails:
+            raise fails.pop()
+        return FakeGraph(function, inputs, lane)
+
+    model = Model(record)
+    errors = [None, None, RuntimeError("not this one"), None, KeyboardInterrupt(), None]
+    for i, error in enumerate(errors):
+        fails += [] if error is None else [error]
+        for _ in range(EAGER_CALLS):
+            try:
+                model(image(size=(8, 8 + i)))
+            except KeyboardInterrupt as caught:
+                assert caught is error  # noqa: PT017
+    assert [lanes.index(x) for x in lanes] == [0, 0, 0, 3, 3, 5]
+    assert len(model.graphs) == 4
+    for i in (0, 1, 3, 5):
+        assert_replays(model, image(size=(8, 8 + i)))
+
+
+def test_streams_of_lanes(monkeypatch):
+    """They are used again as soon as nothing is kept for them."""
+    device, numbers, held = torch.device("cuda", 0), iter(range(100)), set()
+
+    def snapshot():
+        return [{"segment_pool_id": (0, i), "allocated_size": i in held} for i in range(100)]
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, next(numbers)))
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", snapshot)
+    monkeypatch.setattr(_graph_lanes, "_new_stream", lambda _: object())
+    monkeypatch.setattr(_graph_lanes, "_unused", defaultdict(list))
+    lanes = [GraphLane(device) for _ in range(3)]
+    streams = [x.side_stream for x in lanes]
+    assert len(set(streams)) == 3
+    held.add(lanes[0].pool[1])
+    del lanes
+    again = [GraphLane(device) for _ in range(3)]
+    assert [x.side_stream in streams for x in again] == [True, True, False]
+    assert streams[0] not in [x.side_stream for x in again]
+    # From the first one on that leaves memory behind, there is a place of its own for it.
+    workspaces = [x._workspace for x in again]
+    assert [x.side_stream for x in workspaces] == [x.side_stream for x in again]
+    held.clear()
+    del again[1]
+    lane = GraphLane(device)
+    assert lane._workspace is workspaces[1]
+    other = GraphLane(device)
+    assert other.side_stream is streams[0]
+    assert other._workspace is None
+
+
+def test_recordings_are_put_off(caplog):
+    """Where another thread waits for the device, which is not forever."""
+    lanes, busy = [], []
+
+    def record(function, inputs, lane):
+        lanes.append(lane)
+        if busy:
+            raise busy.pop()
+        return FakeGraph(function, inputs, lane)
+
+    model = Model(record)
+    warm(model)
+    busy += [NotNowError(), NotNowError()]
+    x = image(size=(8, 9))
+    for _ in range(3 * EAGER_CALLS):
+        assert model(x)[1] == "eager"
+    assert_replays(model, x)
+    assert len(lanes) == 4
+    assert len(set(map(id, lanes))) == 1
+    assert caplog.records == []
+
+
+def test_threads_that_wait_for_the_device(monkeypatch):
+    lock, original = threading.Lock(), torch._C._cuda_synchronize
+
+    def synchronize():
+        lock.acquire()
+        lock.release()
+
+    def enter():
+        with _cuda_graph._without_waits_for_the_device():
+            pass
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    enter()
+    thread = threading.Thread(target=synchronize)
+    with lock:
+        thread.start()
+        while not _cuda_graph._are_others_waiting():
+            thread.join(0.001)
+        with pytest.raises(NotNowError):
+            enter()
+    assert torch._C._cuda_synchronize is original
+    thread.join()
+    enter()
+
+
+def test_waits_for_the_device_wait_for_recordings(monkeypatch):
+    order, began = [], threading.Event()
+    monkeypatch.setattr(torch._C, "_cuda_synchronize", lambda: order.append("waited"))
+    function = torch._C._cuda_synchronize
+
+    def work():
+        began.set()
+        torch._C._cuda_synchronize()
+
+    thread = threading.Thread(target=work)
+    with _cuda_graph._recording, _cuda_graph._without_waits_for_the_device():
+        thread.start()
+        began.wait()
+        thread.join(0.1)
+        order.append("recorded")
+        monkeypatch.setattr(_cuda_graph._here, "is_recording", True)
+        torch._C._cuda_synchronize()  # The recording thread itself is not to wait for itself.
+    thread.join()
+    assert order == ["recorded", "waited", "waited"]
+    assert torch._C._cuda_synchronize is function
+
+
+def test_out_of_memory(caplog):
+    """Without graphs it is tried again, once."""
+    model, inputs = make_model("retinanet", "cpu"), make_inputs()
+    with torch.no_grad():
+        expected = as_tensors(model(inputs))
+        original, left = model.forward, []
+
+        def forward(batched_inputs):
+            if left:
+                left.pop()
+                raise torch.OutOfMemoryError("no more")
+            return original(batched_inputs)
+
+        model.forward = forward
+        left.append(1)
+        with pytest.raises(torch.OutOfMemoryError):
+            model(inputs)
+        model.graph_replay._graphs["key"] = None
+        left.append(1)
+        actual = as_tensors(model(inputs))
+        assert len(model.graph_replay) == 0
+        assert "given up" in caplog.text
+        for a, b in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+        model.graph_replay._graphs["key"] = None
+        left += [1, 1]
+        with pytest.raises(torch.OutOfMemoryError):
+            model(inputs)
+
+
+def test_nothing_is_recorded_after_giving_up():
+    model = Model()
+    warm(model)
+    model.graphs.give_up()
+    for _ in range(2 * EAGER_CALLS):
+        assert model(image())[1] == "eager"
+    assert len(model.graphs) == 0
+    model.graphs.release()
+    warm(model)
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_anchors_in_graphs(monkeypatch, is_held, is_cached):
+    generator = make_model("retinanet", "cpu").anchor_generator
+    maps = [torch.zeros(1, 1, 128 // x, 128 // x) for x in generator.strides]
+    before = generator(maps) if is_cached else None
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "is_cuda", True)
+        patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        patch.setattr(_cuda_graph._here, "is_recording", is_held)
+        recorded = generator(maps)
+    after = generator(maps)
+    if is_cached:
+        assert after[0].tensor is before[0].tensor
+    # What is kept is not what a graph computes, and someone else's graph computes its own.
+    assert (recorded[0].tensor is after[0].tensor) == (is_held and is_cached)
+    assert torch.equal(recorded[0].tensor, after[0].tensor)
 
 
 def test_looks_less_often_where_everything_changes(monkeypatch):

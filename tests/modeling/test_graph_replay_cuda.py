@@ -8,9 +8,12 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import _graph_replay
+from detectron2.modeling._cuda_graph import CudaGraph
+from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._graph_replay import EAGER_CALLS, MOST_GRAPHS
 
 from .replayed_models import KINDS, as_tensors, make_inputs, make_model
@@ -493,14 +496,14 @@ def test_pools_of_others_are_left_alone():
 def test_random_numbers_are_not_touched():
     model, inputs = make_model("mask", "cuda"), make_inputs()
     torch.cuda.manual_seed(3)
-    expected = torch.rand(4, 5, device="cuda")
+    expected = [torch.rand(5, device="cuda") for _ in range(5)]
     torch.cuda.manual_seed(3)
     actual = [torch.rand(5, device="cuda")]
-    for calls in (EAGER_CALLS, 1, 2):
+    for calls in (EAGER_CALLS - 1, 1, 1, 2):
         warm_up(model, inputs, calls)
         actual.append(torch.rand(5, device="cuda"))
     assert len(model.graph_replay) == 1
-    assert torch.equal(torch.stack(actual), expected)
+    assert_same(actual, expected)
 
 
 def test_random_numbers_of_others_while_recording(monkeypatch):
@@ -538,3 +541,165 @@ def test_random_numbers_within(monkeypatch):
         assert_same(call(model, inputs), expected)
     assert len(model.graph_replay) == 0
     assert torch.rand(3, device="cuda").unique().numel() == 3
+
+
+def current_device():
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def test_streams_are_nobody_elses():
+    pool = {torch.cuda.Stream().cuda_stream for _ in range(64)}
+    lanes = [GraphLane(current_device()) for _ in range(3)]
+    own = {x.side_stream.cuda_stream for x in lanes}
+    assert len(own) == 3
+    assert not own & pool
+    del lanes
+    assert GraphLane(current_device()).side_stream.cuda_stream in own
+
+
+def test_others_launch_while_recording(monkeypatch):
+    """On whichever of PyTorch's streams: nothing of it becomes part of the graph."""
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    original = type(model.proposal_generator).propose_on_device
+    counts = [torch.zeros(1, device="cuda") for _ in range(64)]
+    torch.cuda.synchronize()
+
+    def count():
+        for x in counts:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                x.add_(1)
+
+    def propose(self, features, limits):
+        thread = threading.Thread(target=count)
+        thread.start()
+        thread.join()
+        return original(self, features, limits)
+
+    monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", propose)
+    warm_up(model, inputs, EAGER_CALLS)
+    assert len(model.graph_replay) == 1
+    torch.cuda.synchronize()
+    assert torch.cat(counts).tolist() == [EAGER_CALLS + 1] * 64
+    assert_same(call(model, inputs), eagerly(model, inputs))
+
+
+@pytest.mark.parametrize("wait", [torch.cuda.synchronize, torch.accelerator.synchronize])
+def test_others_wait_for_the_device_while_recording(wait):
+    model, inputs = make_model("mask", "cuda"), make_inputs()
+    expected = eagerly(model, inputs)
+    errors, stop = [], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            try:
+                wait()
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            model.graph_replay.release()
+            warm_up(model, inputs, 4 * EAGER_CALLS)  # It may have to be put off.
+            assert len(model.graph_replay) == 1
+            assert_same(call(model, inputs), expected)
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_matrix_products(dtype):
+    """What cuBLAS works in is neither given to others, nor left behind again and again."""
+    weight = torch.randn(512, 512, device="cuda", dtype=dtype)
+
+    def multiply(x):
+        return F.linear(x, weight, weight[0]) @ weight, []
+
+    def check(*graphs):
+        gc.collect()
+        torch.cuda.synchronize()
+        torch._C._cuda_clearCublasWorkspaces()  # Others do so, too.
+        torch.cuda.empty_cache()
+        others = [torch.full((2**20,), 3.0, device="cuda") for _ in range(64)]
+        for graph in graphs * 2:
+            graph.replay(inputs)
+            torch.testing.assert_close(graph.outputs, expected, rtol=0, atol=0)
+        assert all((x == 3).all() for x in others)
+
+    inputs = [torch.randn(64, 512, device="cuda", dtype=dtype)]
+    expected = multiply(*inputs)[0]
+    lane = GraphLane(current_device())
+    CudaGraph(multiply, inputs, GraphLane(current_device()))  # It goes, and its pool.
+    graph = CudaGraph(multiply, inputs, lane)
+    check(graph, CudaGraph(multiply, inputs, lane))
+
+    allocated = []
+    for _ in range(8):
+        CudaGraph(multiply, inputs, GraphLane(current_device()))
+        gc.collect()
+        allocated.append(torch.cuda.memory_allocated())
+    assert allocated[-1] <= allocated[1] + 2**16
+    lanes = [GraphLane(current_device()) for _ in range(2)]
+    graphs = [CudaGraph(multiply, inputs, x) for x in (*lanes, *lanes)]
+    check(*graphs)
+    graphs.append(CudaGraph(multiply, inputs, lanes[0]))
+    check(*graphs)
+    del lanes, graphs[0]
+    check(CudaGraph(multiply, inputs, GraphLane(current_device())), *graphs)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_anchors_in_graphs_of_others(is_cached):
+    model = make_model("retinanet", "cuda")
+
+    def make(side):
+        maps = [torch.zeros(1, 1, side // x, side // x, device="cuda") for x in strides]
+        return [x.tensor for x in model.anchor_generator(maps)]
+
+    strides = model.anchor_generator.strides
+    expected = [x.clone() for x in make(256)]
+    if not is_cached:
+        model.anchor_generator._cache.__init__()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = make(256)
+    assert_same(make(256), expected)  # Before anything is replayed.
+    for i in range(20):
+        make(384 + 128 * i)
+    gc.collect()
+    torch.full((10**6,), torch.nan, device="cuda")
+    graph.replay()
+    assert_same(recorded, expected)
+
+
+def test_memory_runs_out():
+    """Where it would do without graphs, it does."""
+    model, large = make_model("mask", "cuda"), make_inputs(size=(1600, 1600), count=2)
+    expected = eagerly(model, large)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    assert_same(eagerly(model, large), expected)
+    enough = torch.cuda.max_memory_reserved()
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    for size in ((1600, 1600), (1600, 1536), (1536, 1600), (1536, 1536)):
+        warm_up(model, make_inputs(size=size))
+    assert len(model.graph_replay) == 4
+    torch.cuda.empty_cache()
+    # Not too little, where cuDNN would choose algorithms that need less.
+    enough += (torch.cuda.memory_reserved() - before) // 2
+    total = torch.cuda.get_device_properties(current_device()).total_memory
+    torch.cuda.set_per_process_memory_fraction(enough / total)
+    try:
+        with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
+            model.forward(large)
+        assert len(model.graph_replay) == 4
+        assert_same(call(model, large), expected)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert len(model.graph_replay) == 0

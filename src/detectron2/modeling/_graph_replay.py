@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from detectron2.layers.batch_norm import joint_affine_maps
-from detectron2.modeling._cuda_graph import CudaGraph, Lane
+from detectron2.modeling._cuda_graph import CudaGraph, NotNowError
+from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ MOST_PIXELS = 4 * 2**20
 # Each holds its input and its outputs: for Mask R-CNN and 800 x 1216 pixels in float32, 96 MiB.
 MOST_GRAPHS = 4
 
-# Calls with inputs of one form before they are worth a graph. They choose algorithms, too.
+# Calls with inputs of one form that make it worth a graph. They choose algorithms, too.
 EAGER_CALLS = 3
 
 # A graph that was not used for so many calls makes place for another. With fewer, more forms of
@@ -70,12 +71,14 @@ class GraphReplay:
         enabled: whether to record and replay; can be set.
     """
 
-    def __init__(self, enabled: bool = True, record: Any = CudaGraph, lane: Any = Lane) -> None:
+    def __init__(
+        self, enabled: bool = True, record: Any = CudaGraph, lane: Any = GraphLane
+    ) -> None:
         """
         Args:
             enabled: as the attribute.
             record: makes a graph; as `CudaGraph`.
-            lane: makes what graphs share; as `Lane`.
+            lane: makes what graphs share; as `GraphLane`.
         """
         self.enabled = enabled
         self._record = record
@@ -94,6 +97,12 @@ class GraphReplay:
             self._lanes: dict[Any, Any] = {}
             self._counts: OrderedDict[Any, int] = OrderedDict()
             self._calls = self._failures = self._paused = self._pause = 0
+
+    def give_up(self) -> None:
+        """Release, and record nothing until the next release."""
+        with self._lock:
+            self.release()
+            self._failures = _MOST_FAILURES
 
     def __len__(self) -> int:
         """How many graphs there are."""
@@ -148,7 +157,11 @@ class GraphReplay:
         if recorded is None:
             return self._call_new(key, function, inputs, watched)
         # While the device computes, there is time to look whether it should have.
-        recorded.graph.replay(inputs)
+        try:
+            recorded.graph.replay(inputs)
+        except Exception as error:
+            self._note_failure(key, error)
+            return None
         if not recorded.holds(watched):
             self._forget(recorded.watch)
             return None
@@ -171,20 +184,35 @@ class GraphReplay:
                 if watch is None:
                     return None
             is_due = self._is_due(key)
-            lane = self._lane(key) if is_due else None
-        if not is_due:
-            return function(*inputs)[0]
+        # Also before it is recorded: what the library keeps, such as anchors, is then there.
+        outputs = function(*inputs)[0]
+        if is_due:
+            self._record_as(key, function, inputs, watch)
+        return outputs
+
+    def _record_as(
+        self,
+        key: Any,
+        function: Callable[..., Any],
+        inputs: Sequence[torch.Tensor],
+        watch: ModuleWatch,
+    ) -> None:
         try:
+            lane = self._take_lane(key)
             graph = self._record(_with_joint_norms(function, watch), inputs, lane)
             recorded = _Recorded(graph, watch, self._calls)
+        except NotNowError:
+            recorded = None
         except Exception as error:
             self._note_failure(key, error)
-            return None
+            return
         with self._lock:
             if watch is self._watch:
-                self._graphs[key] = recorded
-        recorded.graph.replay(inputs)
-        return recorded.graph.outputs if recorded.holds(watched) else None
+                self._lanes[key[:3]] = lane
+                if recorded is None:
+                    self._counts[key] = 0
+                else:
+                    self._graphs[key] = recorded
 
     def _look_anew(
         self,
@@ -223,7 +251,7 @@ class GraphReplay:
         self._counts[key] = count
         if len(self._counts) > _MOST_COUNTED:
             self._counts.popitem(last=False)
-        if count <= EAGER_CALLS or self._failures >= _MOST_FAILURES:
+        if count < EAGER_CALLS or self._failures >= _MOST_FAILURES:
             return False
         if len(self._graphs) < MOST_GRAPHS:
             return True
@@ -234,22 +262,24 @@ class GraphReplay:
         self._counts.pop(oldest, None)
         return True
 
-    def _lane(self, key: Any) -> Any:
-        # Of one whose graphs have all gone, PyTorch does not take the memory again.
-        used = {x[:3] for x in self._graphs}
-        self._lanes = {x: lane for x, lane in self._lanes.items() if x in used}
-        if key[:3] not in self._lanes:
-            self._lanes[key[:3]] = self._make_lane(key[0])
-        return self._lanes[key[:3]]
+    def _take_lane(self, key: Any) -> Any:
+        """One to record in, to be put back unless that fails."""
+        with self._lock:
+            # Of one whose graphs have all gone, PyTorch does not take the memory again.
+            used = {x[:3] for x in self._graphs}
+            self._lanes = {x: lane for x, lane in self._lanes.items() if x in used}
+            lane = self._lanes.pop(key[:3], None)
+        return self._make_lane(key[0]) if lane is None else lane
 
     def _note_failure(self, key: Any, error: Exception) -> None:
         with self._lock:
             self._failures += 1
+            self._graphs.pop(key, None)
             # As if it had never been seen.
             self._counts[key] = -(2**62)
             is_first = self._failures == 1
         if is_first:
-            logger.warning(f"a CUDA graph could not be made, inference goes on without: {error}")
+            logger.warning(f"a CUDA graph failed, inference goes on without: {error}")
 
     def _key(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
         device = inputs[0].device
@@ -289,6 +319,7 @@ def numerics(device_type: str) -> tuple[Any, ...]:
         torch.is_autocast_cache_enabled(),
         torch.get_default_dtype(),
         torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
         backends.fp32_precision,
         backends.cudnn.fp32_precision,
         backends.cudnn.conv.fp32_precision,
@@ -298,10 +329,13 @@ def numerics(device_type: str) -> tuple[Any, ...]:
         backends.cuda.matmul.fp32_precision,
         backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
         backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        backends.cuda.matmul.allow_fp16_accumulation,
+        backends.cuda.preferred_blas_library(),
         backends.cuda.flash_sdp_enabled(),
         backends.cuda.mem_efficient_sdp_enabled(),
         backends.cuda.math_sdp_enabled(),
         backends.cuda.cudnn_sdp_enabled(),
+        backends.cuda.fp16_bf16_reduction_math_sdp_allowed(),
     )
 
 
@@ -318,6 +352,18 @@ class ReplayedModel(nn.Module):
         if self._graph_replay is None:
             self._graph_replay = GraphReplay()
         return self._graph_replay
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any module. Where memory runs out, it is tried again without graphs."""
+        if torch.compiler.is_compiling() or not self._graph_replay:
+            return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            logger.warning("CUDA graphs are given up: memory ran out")
+        # Here nothing holds the tensors of the call that failed.
+        self._graph_replay.give_up()
+        return super().__call__(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:
         """As of any module."""

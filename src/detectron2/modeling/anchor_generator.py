@@ -15,6 +15,7 @@ from torch import nn
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, move_device_like
+from detectron2.modeling._cuda_graph import is_recording
 from detectron2.structures import Boxes, RotatedBoxes
 from detectron2.utils.registry import Registry
 
@@ -157,12 +158,16 @@ class _GridAnchors(nn.Module):
     def _cached_anchors(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         sizes = tuple(x.shape[-2:] for x in features)
         cells = list(self.cell_anchors)
-        anchors = self._cache.get(sizes, cells)
+        is_captured = cells[0].is_cuda and torch.cuda.is_current_stream_capturing()
+        # A CUDA graph of someone else's does not hold what it reads.
+        is_held = not is_captured or is_recording()
+        anchors = self._cache.get(sizes, cells) if is_held else None
         if anchors is None:
             # Inference tensors could not take part in a training that follows.
             with torch.inference_mode(False), torch.no_grad():
                 anchors = self._make_anchors(features)
-            self._cache.put(sizes, cells, anchors)
+            if not is_captured:  # They are there when the graph is replayed, and not before.
+                self._cache.put(sizes, cells, anchors)
         return anchors
 
     def _make_anchors(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
