@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import threading
+from collections import defaultdict
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import _graph_replay
+from detectron2.modeling import _graph_lanes, _graph_replay
 from detectron2.modeling._cuda_graph import CudaGraph
 from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._graph_replay import EAGER_CALLS, MOST_GRAPHS
@@ -547,7 +548,8 @@ def current_device():
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def test_streams_are_nobody_elses():
+def test_streams_are_nobody_elses(monkeypatch):
+    monkeypatch.setattr(_graph_lanes, "_unused", defaultdict(list))
     pool = {torch.cuda.Stream().cuda_stream for _ in range(64)}
     lanes = [GraphLane(current_device()) for _ in range(3)]
     own = {x.side_stream.cuda_stream for x in lanes}
@@ -601,7 +603,10 @@ def test_others_wait_for_the_device_while_recording(wait):
     try:
         for _ in range(5):
             model.graph_replay.release()
-            warm_up(model, inputs, 4 * EAGER_CALLS)  # It may have to be put off.
+            for _ in range(100 * EAGER_CALLS):  # It may have to be put off.
+                assert_same(call(model, inputs), expected)
+                if len(model.graph_replay) > 0:
+                    break
             assert len(model.graph_replay) == 1
             assert_same(call(model, inputs), expected)
     finally:
@@ -675,31 +680,36 @@ def test_anchors_in_graphs_of_others(is_cached):
     assert_same(recorded, expected)
 
 
-def test_memory_runs_out():
+def test_memory_runs_out(monkeypatch):
     """Where it would do without graphs, it does."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model, large = make_model("mask", "cuda"), make_inputs(size=(1600, 1600), count=2)
     expected = eagerly(model, large)
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    assert_same(eagerly(model, large), expected)
-    enough = torch.cuda.max_memory_reserved()
-    gc.collect()
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_reserved()
-    for size in ((1600, 1600), (1600, 1536), (1536, 1600), (1536, 1536)):
-        warm_up(model, make_inputs(size=size))
-    assert len(model.graph_replay) == 4
-    torch.cuda.empty_cache()
-    # Not too little, where cuDNN would choose algorithms that need less.
-    enough += (torch.cuda.memory_reserved() - before) // 2
     total = torch.cuda.get_device_properties(current_device()).total_memory
-    torch.cuda.set_per_process_memory_fraction(enough / total)
+    succeeded = 0
     try:
-        with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
-            model.forward(large)
-        assert len(model.graph_replay) == 4
-        assert_same(call(model, large), expected)
+        # With too little memory it fails in any case, with enough it need not give up graphs. What
+        # is between depends on cuDNN, which chooses its algorithms by what there is.
+        for limit in range(500, 3000, 100):
+            torch.cuda.set_per_process_memory_fraction(1.0)
+            model.graph_replay.release()
+            for size in ((1600, 1600), (1600, 1536), (1536, 1600), (1536, 1536)):
+                warm_up(model, make_inputs(size=size))
+            assert len(model.graph_replay) == MOST_GRAPHS
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(limit * 2**20 / total)
+            try:
+                actual = call(model, large)
+            except torch.OutOfMemoryError:
+                assert len(model.graph_replay) == 0
+                continue
+            assert [x.shape for x in actual] == [x.shape for x in expected]
+            for a, b in zip(actual, expected, strict=True):
+                if a.is_floating_point():
+                    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-2)
+            if len(model.graph_replay) > 0:
+                break
+            succeeded += 1
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert len(model.graph_replay) == 0
+    assert succeeded > 0
