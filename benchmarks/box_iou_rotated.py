@@ -1,6 +1,6 @@
 """Time the IoU of rotated boxes.
 
-    python benchmarks/box_iou_rotated.py [--device cpu]
+    python benchmarks/box_iou_rotated.py [--device cpu] [--sides 5 105]
 
 No other library computes it on both devices; torchvision's IoU of as many axis-aligned boxes stands
 beside it.
@@ -15,13 +15,20 @@ from torchvision.ops import box_iou
 from detectron2.layers.rotated_boxes import pairwise_iou_rotated
 
 
-def make_boxes(count: int, seed: int, device: str) -> torch.Tensor:
-    """Rotated boxes of 10 to 210 pixels with centres in a square of 1,000."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of `timing`, and ``--sides``: what the boxes' sides lie between, in pixels."""
+    timing.add_arguments(parser)
+    parser.add_argument("--sides", type=float, nargs=2, default=(5, 105), metavar=("LO", "HI"))
+
+
+def make_boxes(count: int, seed: int, sides: tuple[float, float], device: str) -> torch.Tensor:
+    """Rotated boxes with centres in a square of 1,000 pixels."""
+    least, most = sides
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(count, 2, generator=generator) * 1000
-    sides = torch.rand(count, 2, generator=generator) * 200 + 10
+    lengths = torch.rand(count, 2, generator=generator) * (most - least) + least
     angles = torch.rand(count, 1, generator=generator) * 360 - 180
-    return torch.cat([centres, sides, angles], dim=1).to(device)
+    return torch.cat([centres, lengths, angles], dim=1).to(device)
 
 
 def aligned(boxes: torch.Tensor) -> torch.Tensor:
@@ -32,12 +39,12 @@ def aligned(boxes: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    timing.add_arguments(parser)
+    add_arguments(parser)
     args = timing.parse_arguments(parser)
 
     report = timing.Report("box_iou_rotated", args.device)
     for count in (500, 1000, 2000, 4000):
-        a, b = make_boxes(count, 1, args.device), make_boxes(count, 2, args.device)
+        a, b = (make_boxes(count, seed, args.sides, args.device) for seed in (1, 2))
         upright = aligned(a), aligned(b)
         functions = {
             "native": lambda a=a, b=b: pairwise_iou_rotated(a, b),

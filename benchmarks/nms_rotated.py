@@ -1,6 +1,6 @@
 """Time NMS of rotated boxes.
 
-    python benchmarks/nms_rotated.py [--device cpu]
+    python benchmarks/nms_rotated.py [--device cpu] [--sides 5 105]
 
 No other library has it on both devices; torchvision's NMS of as many axis-aligned boxes stands
 beside it. ``scattered`` boxes lie anywhere in the image; ``clustered`` ones are a detector's:
@@ -11,7 +11,7 @@ import argparse
 
 import timing
 import torch
-from box_iou_rotated import aligned, make_boxes
+from box_iou_rotated import add_arguments, aligned, make_boxes
 from torchvision.ops import nms
 
 from detectron2.layers import nms_rotated
@@ -19,16 +19,18 @@ from detectron2.layers import nms_rotated
 COPIES = 20
 
 
-def make_clusters(count: int, device: str) -> torch.Tensor:
+def make_clusters(count: int, sides: tuple[float, float], device: str) -> torch.Tensor:
     """``count`` rotated boxes, ``COPIES`` around each of as many as that takes."""
     generator = torch.Generator().manual_seed(3)
-    boxes = make_boxes(-(-count // COPIES), 1, "cpu").repeat_interleave(COPIES, 0)[:count]
-    return (boxes + torch.randn(count, 5, generator=generator) * 3).to(device)
+    boxes = make_boxes(-(-count // COPIES), 1, sides, "cpu").repeat_interleave(COPIES, 0)[:count]
+    boxes += torch.randn(count, 5, generator=generator) * 3
+    boxes[:, 2:4].clamp_(min=1)
+    return boxes.to(device)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    timing.add_arguments(parser)
+    add_arguments(parser)
     parser.add_argument("--threshold", type=float, default=0.5)
     args = timing.parse_arguments(parser)
 
@@ -37,8 +39,8 @@ def main() -> None:
     for count in counts:
         scores = torch.rand(count, generator=torch.Generator().manual_seed(2)).to(args.device)
         for kind, boxes in (
-            ("scattered", make_boxes(count, 1, args.device)),
-            ("clustered", make_clusters(count, args.device)),
+            ("scattered", make_boxes(count, 1, args.sides, args.device)),
+            ("clustered", make_clusters(count, args.sides, args.device)),
         ):
             upright = aligned(boxes)
             functions = {
