@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from detectron2.cli._drawing import Drawer
 from detectron2.data.datasets import load_coco_json
 
 LAZY_CONFIG = """\
@@ -166,6 +167,24 @@ def test_weights_of_another_model(run, tiny, shapes, tmp_path):
     outcome = run(*evaluate)
     assert outcome.status == 2
     assert "is of another model" in outcome.err
+
+
+def test_interrupted_predict_keeps_what_there_is(run, tiny, trained, shapes, tmp_path, monkeypatch):
+    draw = Drawer.draw
+
+    def interrupted(self, pixels, prediction):
+        monkeypatch.setattr(Drawer, "draw", stop)
+        return draw(self, pixels, prediction)
+
+    def stop(self, pixels, prediction):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Drawer, "draw", interrupted)
+    images, out = shapes / "val" / "images", tmp_path / "out"
+    outcome = run("predict", images, "--config", trained, *tiny[2:], "--out", out)
+    assert outcome.status == 130
+    assert "interrupted" in outcome.err
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == 2
 
 
 def test_predict_names_and_threshold(run, tiny, trained, shapes, tmp_path):

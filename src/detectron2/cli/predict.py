@@ -80,21 +80,25 @@ def run(args: argparse.Namespace) -> int:
     is_film = args.video or any(map(is_video, files))
     drawer = Drawer(metadata, is_video=is_film, scale=args.scale)
     unreadable: list[str] = []
-    with ProgressBar(count_images(files), "predict") as bar:
-        for images in _batches(read_inputs(files, unreadable), args.batch):
-            predictions = predictor([image.pixels for image in images])
-            for image, prediction in zip(images, predictions, strict=True):
-                shown = _on_cpu(prediction, args.threshold)
-                output.add(image.source, image.pixels.shape[:2], shown.get("instances"))
-                if not args.no_draw:
-                    drawn = drawer.draw(image.pixels[:, :, ::-1], shown)
-                    drawn.save(os.path.join(args.out, f"{image.name}.jpg"))
-            bar.update(output.num_images)
+    path = os.path.join(args.out, "predictions.json")
+    try:
+        with ProgressBar(count_images(files), "predict") as bar:
+            for images in _batches(read_inputs(files, unreadable), args.batch):
+                predictions = predictor([image.pixels for image in images])
+                for image, prediction in zip(images, predictions, strict=True):
+                    shown = _on_cpu(prediction, args.threshold)
+                    output.add(image.source, image.pixels.shape[:2], shown.get("instances"))
+                    if not args.no_draw:
+                        drawn = drawer.draw(image.pixels[:, :, ::-1], shown)
+                        drawn.save(os.path.join(args.out, f"{image.name}.jpg"))
+                bar.update(output.num_images)
+    finally:
+        # What there is by then is not lost if the user or an error ends it.
+        if output.num_images > 0:
+            output.write(path)
+            print(f"{path}: {output.num_annotations} instances in {output.num_images} images")
     if output.num_images == 0:
         raise UsageError(unreadable[0])
-    path = os.path.join(args.out, "predictions.json")
-    output.write(path)
-    print(f"{path}: {output.num_annotations} instances in {output.num_images} images")
     for message in unreadable:
         say(f"left out: {message}")
     return 1 if unreadable else 0
