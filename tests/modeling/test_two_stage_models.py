@@ -66,6 +66,29 @@ class Passing(nn.Module):
         return instances
 
 
+class MovesPlainly(list):
+    """A field that knows no more of ``to`` than the device, as DensePose's."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(range(count))
+
+    def to(self, device: torch.device) -> "MovesPlainly":
+        moved = MovesPlainly(len(self))
+        moved.moved_to = device
+        return moved
+
+
+class OwnInstances(Instances):
+    def to(self, device: torch.device) -> Instances:
+        moved = OwnInstances(self.image_size)
+        moved._moved_to = device
+        return moved
+
+    @property
+    def moved_to(self) -> torch.device:
+        return self._moved_to
+
+
 def rcnn(kind: type = GeneralizedRCNN, **kwargs: Any) -> Any:
     arguments = {
         "backbone": OneMapBackbone(),
@@ -108,6 +131,17 @@ class TestGeneralizedRCNN:
         assert list(losses) == ["loss_cls", "loss_rpn_cls"]
         for gt in (model.proposal_generator.seen[2], model.roi_heads.seen[1]):
             assert torch.equal(gt[1].gt_boxes.tensor, inputs[1]["instances"].gt_boxes.tensor)
+
+    def test_fields_of_other_projects(self) -> None:
+        model, inputs = rcnn(), batch()
+        for x in inputs:
+            x["instances"] = targets(3)
+            x["instances"].gt_densepose = MovesPlainly(3)
+        model(inputs)
+        assert model.roi_heads.seen[1][1].gt_densepose.moved_to == model.device
+        inputs[0]["instances"] = inputs[1]["instances"] = OwnInstances((40, 50))
+        model(inputs)
+        assert model.roi_heads.seen[1][0].moved_to == model.device
 
     def test_inference_in_the_wanted_size(self) -> None:
         model, inputs = rcnn().eval(), batch()

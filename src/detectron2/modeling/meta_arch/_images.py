@@ -11,8 +11,15 @@ from detectron2.modeling._constants import box_limits
 from detectron2.modeling._graph_replay import ReplayedModel
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import build_backbone
+from detectron2.structures.boxes import Boxes
 from detectron2.structures.image_list import ImageList
 from detectron2.structures.instances import Instances
+from detectron2.structures.keypoints import Keypoints
+from detectron2.structures.masks import BitMasks, PolygonMasks
+from detectron2.structures.rotated_boxes import RotatedBoxes
+
+# Whose to() takes non_blocking.
+_FIELDS = (Boxes, RotatedBoxes, Keypoints, BitMasks, PolygonMasks)
 
 
 def move_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -50,6 +57,21 @@ def normalized_batch(
     )
 
 
+def _moved(instances: Instances, device: torch.device) -> Instances:
+    """``instances`` on ``device``. What a downstream project has made may know ``to(device)``
+    only."""
+    if type(instances) is not Instances:
+        return instances.to(device)
+    result = Instances(instances.image_size)
+    for name, value in instances.get_fields().items():
+        if isinstance(value, torch.Tensor) or type(value) in _FIELDS:
+            value = value.to(device, non_blocking=True)
+        elif hasattr(value, "to"):
+            value = value.to(device)
+        result.set(name, value)
+    return result
+
+
 def instances_of_inputs(
     batched_inputs: list[dict[str, Any]], name: str, device: torch.device
 ) -> list[Instances] | None:
@@ -57,7 +79,7 @@ def instances_of_inputs(
     has none."""
     if name not in batched_inputs[0]:
         return None
-    return [x[name].to(device, non_blocking=True) for x in batched_inputs]
+    return [_moved(x[name], device) for x in batched_inputs]
 
 
 def ground_truth(
