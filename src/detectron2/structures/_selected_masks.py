@@ -21,7 +21,7 @@ class SelectedBitMasks(BitMasks):
             tensor: bool ``(G, H, W)``; shared, not copied.
             index: int64 ``(N,)``, on the same device; None: all.
         """
-        self._masks = tensor.to(torch.bool)
+        self._masks, self._is_own = tensor.to(torch.bool), False
         self.image_size = tensor.shape[1:]
         if index is None:
             index = torch.arange(len(tensor), device=tensor.device)
@@ -29,8 +29,15 @@ class SelectedBitMasks(BitMasks):
 
     @property
     def tensor(self) -> torch.Tensor:
-        """bool ``(N, H, W)``, a copy."""
-        return self._masks[self._index]
+        """bool ``(N, H, W)``, which from then on is where the masks are: it may be edited."""
+        if not self._is_own:
+            self.tensor = self._masks[self._index]
+        return self._masks
+
+    @tensor.setter
+    def tensor(self, masks: torch.Tensor) -> None:
+        self._masks, self._is_own = masks, True
+        self._index = torch.arange(len(masks), device=masks.device)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -42,6 +49,8 @@ class SelectedBitMasks(BitMasks):
 
     def __getitem__(self, item: Any) -> BitMasks:
         """Select masks, as of :class:`BitMasks`."""
+        if self._is_own:
+            return BitMasks(self._masks)[item]
         if isinstance(item, int):
             return SelectedBitMasks(self._masks, self._index[item].reshape(1))
         selected = self._index[item]
@@ -53,6 +62,8 @@ class SelectedBitMasks(BitMasks):
 
     def to(self, *args: Any, **kwargs: Any) -> BitMasks:
         """Return the masks after ``Tensor.to`` with these arguments."""
+        if self._is_own:
+            return BitMasks(self._masks.to(*args, **kwargs))
         masks = self._masks.to(*args, **kwargs)
         return SelectedBitMasks(masks, self._index.to(masks.device))
 
@@ -60,7 +71,7 @@ class SelectedBitMasks(BitMasks):
         """See :meth:`BitMasks.crop_and_resize`."""
         if self._masks.is_cpu:
             # There it goes in portions, and copies of masks are small beside what RoIAlign does.
-            return BitMasks(self.tensor).crop_and_resize(boxes, mask_size)
+            return BitMasks(self._masks[self._index]).crop_and_resize(boxes, mask_size)
         _check_count(boxes, self)
         boxes = boxes.to(device=self.device, dtype=torch.float32)
         rois = torch.cat([self._index[:, None].to(boxes.dtype), boxes], dim=1)
