@@ -2,6 +2,7 @@
 
 import collections
 
+import numpy as np
 import pytest
 import torch
 
@@ -177,6 +178,17 @@ def test_without_appended_ground_truth() -> None:
     assert (chosen.gt_classes == K).all()
 
 
+def test_fields_of_numpy() -> None:
+    gt = targets(3)
+    gt.gt_numbers = np.arange(3) * 10
+    with EventStorage():
+        (chosen,) = heads().label_and_sample_proposals([proposals(30)], [gt])
+    for box, number in zip(chosen.gt_boxes.tensor, chosen.gt_numbers, strict=True):
+        assert torch.equal(box, gt.gt_boxes.tensor[number // 10])
+    (selected,), _ = select_foreground_proposals([chosen.to("cpu")], K)
+    assert len(selected.gt_numbers) == int((chosen.gt_classes != K).sum())
+
+
 def test_bitmaps_are_not_copied() -> None:
     gt = targets(3)
     gt.gt_masks = BitMasks.from_polygon_masks(gt.gt_masks, 60, 80)
@@ -211,6 +223,19 @@ class TestSelectedBitMasks:
         assert torch.equal(selected.crop_and_resize(boxes, 7), wanted)
         with pytest.raises(ValueError, match=r"\(4, 4\)"):
             selected.crop_and_resize(boxes[:2], 7)
+
+    def test_edited_as_masks_are(self) -> None:
+        selected = SelectedBitMasks(self.masks, self.index)
+        given = self.masks.clone()
+        selected.tensor[1] = False
+        assert selected.nonempty().tolist() == [True, False, True, True]
+        assert selected[1:3].nonempty().tolist() == [False, True]
+        assert selected.to("cpu").nonempty().tolist() == [True, False, True, True]
+        assert not selected.crop_and_resize(random_boxes(4, (20, 30), 3), 7)[1].any()
+        assert torch.equal(self.masks, given)
+        selected.tensor = given[:2]
+        assert len(selected) == 2
+        assert torch.equal(BitMasks.cat([selected]).tensor, given[:2])
 
     def test_concatenates(self) -> None:
         selected = SelectedBitMasks(self.masks, self.index)

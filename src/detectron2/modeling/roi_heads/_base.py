@@ -14,6 +14,7 @@ from detectron2.modeling.roi_heads._sampling import (
     classes_of_matches,
     sample_proposals,
 )
+from detectron2.modeling.roi_heads._selection import is_on_cpu
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures._selected_masks import SelectedBitMasks
 from detectron2.structures.boxes import Boxes, pairwise_iou
@@ -116,8 +117,7 @@ class ROIHeads(nn.Module):
                 # A copy for each proposal would take a gigabyte for two images.
                 sampled.set(name, SelectedBitMasks(value.tensor, sample.matches))
                 continue
-            on_cpu = getattr(value, "device", torch.device("cpu")).type == "cpu"
-            rows = sample.matches_on_host if on_cpu else sample.matches
+            rows = sample.matches_on_host if is_on_cpu(value) else sample.matches
             # Through Instances, which index lists, too.
             field = Instances(targets.image_size, **{name: value})
             sampled.set(name, field[rows].get(name))

@@ -9,9 +9,10 @@ from detectron2.utils._host_values import on_host, remember_on_host, to_device
 from detectron2.utils.events import get_event_storage
 
 
-def _is_on_cpu(value: Any) -> bool:
-    device = getattr(value, "device", None)
-    return device is None or device.type == "cpu"
+def is_on_cpu(value: Any) -> bool:
+    """Whether a field is on the CPU, as what has no device is."""
+    # Not only a torch.device: that of NumPy's arrays is a string.
+    return torch.device(getattr(value, "device", None) or "cpu").type == "cpu"
 
 
 def select_rows(instances: Instances, rows: torch.Tensor, device: torch.device) -> Instances:
@@ -31,7 +32,7 @@ def select_rows(instances: Instances, rows: torch.Tensor, device: torch.device) 
     for name, value in instances.get_fields().items():
         # Through Instances, which index lists, too.
         field = Instances(instances.image_size, **{name: value})
-        result.set(name, field[rows if _is_on_cpu(value) else rows_on_device].get(name))
+        result.set(name, field[rows if is_on_cpu(value) else rows_on_device].get(name))
     return result
 
 
