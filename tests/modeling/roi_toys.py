@@ -66,6 +66,23 @@ class OneMapBackbone(Backbone):
         return self._stride
 
 
+def by_rows(transform: type) -> type:
+    """The transform, which knows only rows of boxes, as downstream ones do."""
+
+    class ByRows(transform):
+        def get_deltas(self, src: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            assert src.dim() == target.dim() == 2
+            assert len(src) == len(target)
+            return super().get_deltas(src, target)
+
+        def apply_deltas(self, deltas: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+            assert deltas.dim() == boxes.dim() == 2
+            assert len(deltas) == len(boxes)
+            return super().apply_deltas(deltas, boxes)
+
+    return ByRows
+
+
 @contextmanager
 def recorded_waits() -> Iterator[list[str]]:
     """Where the CPU waits for the CUDA device meanwhile, a line of code each."""

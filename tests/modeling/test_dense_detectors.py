@@ -10,13 +10,15 @@ from torch.nn import functional as F  # noqa: N812
 from detectron2.layers import CycleBatchNormList, ShapeSpec, batched_nms
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector, permute_to_N_HWA_K
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
+
+from .roi_toys import by_rows
 
 CLASSES = 3
 
@@ -310,6 +312,23 @@ def test_training_of_fcos(counts):
     assert storage.latest()["num_pos_anchors"][0] == pytest.approx(positives / 2)
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize(
+    ("make", "kind"), [(make_retinanet, Box2BoxTransform), (make_fcos, Box2BoxTransformLinear)]
+)
+def test_a_transform_of_rows(make, kind, on_cpu, monkeypatch):
+    monkeypatch.setattr(
+        "detectron2.modeling.box_regression._counts_foreground", lambda device: on_cpu
+    )
+    model, samples = make(), inputs((3, 2))
+    model.box2box_transform = by_rows(kind)(*([(1.0,) * 4] if kind is Box2BoxTransform else []))
+    with EventStorage():
+        losses = model.train()(samples)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    with torch.no_grad():
+        assert len(model.eval()(samples)[0]["instances"]) > 0
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -26,6 +26,8 @@ from detectron2.modeling.proposal_generator.rrpn import RRPN, find_top_rrpn_prop
 from detectron2.structures import Boxes, ImageList, Instances, RotatedBoxes, pairwise_iou
 from detectron2.utils.events import EventStorage
 
+from .roi_toys import by_rows
+
 SIZES = [(90, 110), (100, 120)]
 
 
@@ -310,6 +312,23 @@ def test_inference(kind):
     assert losses == {}
     wanted = choose_singly(decoded, flat, images.image_sizes, 0.7, 40, 10, 0.0, kind is RRPN)
     check_proposals(proposals, wanted, RotatedBoxes if kind is RRPN else Boxes)
+
+
+def test_a_transform_of_rows():
+    images, features, gt = make_inputs()
+    rpn = make_rpn()
+    own = make_rpn(box2box_transform=by_rows(Box2BoxTransform)((1.0,) * 4))
+    own.load_state_dict(rpn.state_dict())
+    results = []
+    for model in (rpn, own):
+        torch.manual_seed(0)
+        with EventStorage(), torch.no_grad():
+            proposals, losses = model.train()(images, features, gt)
+            results.append([losses["loss_rpn_loc"], proposals[1].proposal_boxes.tensor])
+            anchors, logits, deltas = model.eval()._predict(features)
+            traced = model._find_proposals(anchors, logits, deltas, images.image_sizes)
+            results[-1].append(traced[1].proposal_boxes.tensor)
+    torch.testing.assert_close(*results)
 
 
 def test_channels_last():

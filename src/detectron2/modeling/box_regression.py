@@ -5,6 +5,7 @@ the boxes of objects.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -294,6 +295,15 @@ def _giou_loss(boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float = 1e-7) ->
     return 1 - intersection / (union + eps) + (area - union) / (area + eps)
 
 
+def apply_deltas_by_row(
+    box2box_transform: Any, deltas: torch.Tensor, boxes: torch.Tensor
+) -> torch.Tensor:
+    """``apply_deltas`` of ``(..., box_dim)``, by a transform that may know rows ``(N, box_dim)``
+    only, as those of downstream projects do."""
+    rows = box2box_transform.apply_deltas(deltas.flatten(0, -2), boxes.flatten(0, -2))
+    return rows.reshape(deltas.shape)
+
+
 def _box_losses(
     box2box_transform: Box2BoxTransform | Box2BoxTransformLinear | Box2BoxTransformRotated,
     anchors: torch.Tensor,
@@ -302,7 +312,7 @@ def _box_losses(
     loss_type: str,
     smooth_l1_beta: float,
 ) -> torch.Tensor:
-    """Regression losses of matched anchors, ``(...)``, from ``(..., box_dim)``; float32."""
+    """Regression losses of matched anchors, ``(N,)``, from ``(N, box_dim)``; float32."""
     if loss_type == "smooth_l1":
         targets = box2box_transform.get_deltas(anchors, gt_boxes)
         losses = F.smooth_l1_loss(
@@ -385,13 +395,13 @@ def _dense_box_regression_loss(
     deltas = torch.where(is_chosen[..., None], deltas, 0.0)
     losses = _box_losses(
         box2box_transform,
-        anchors.expand_as(targets),
-        deltas,
-        targets,
+        anchors.expand_as(targets).flatten(0, -2),
+        deltas.flatten(0, -2),
+        targets.flatten(0, -2),
         box_reg_loss_type,
         smooth_l1_beta,
     )
-    loss = torch.where(is_chosen, losses, 0.0).sum()
+    loss = torch.where(is_chosen.flatten(), losses, 0.0).sum()
     if num_foreground is not None:
         loss = torch.where(num_foreground <= max_foreground, loss, math.nan)
     return loss

@@ -15,6 +15,7 @@ from detectron2.modeling._constants import box_limits
 from detectron2.modeling._focal_loss import sigmoid_focal_loss_sum
 from detectron2.modeling._nms_selection import nms_mask, take
 from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.box_regression import apply_deltas_by_row
 from detectron2.modeling.meta_arch._images import image_inputs
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, ImageList, Instances
@@ -325,9 +326,8 @@ class OneStageDetector(DenseDetector):
         rows, classes = rows.gather(1, order), classes.gather(1, order)
 
         of_anchors = torch.cat([boxes.tensor for boxes in anchors])[rows]
-        boxes = self.box2box_transform.apply_deltas(
-            take(torch.cat(deltas, dim=1), rows), of_anchors
-        )
+        best_deltas = take(torch.cat(deltas, dim=1), rows)
+        boxes = apply_deltas_by_row(self.box2box_transform, best_deltas, of_anchors)
         kept = nms_mask(boxes, scores > self.test_score_thresh, self.test_nms_thresh, classes)
 
         size = torch.sym_min(self.max_detections_per_image, kept.size(1))

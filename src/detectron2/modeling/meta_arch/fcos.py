@@ -219,8 +219,11 @@ class FCOS(OneStageDetector):
             ``(N, R)``; any number for points outside of their boxes.
         """
         all_anchors = cat([boxes.tensor for boxes in anchors])
-        deltas = self.box2box_transform.get_deltas(all_anchors, torch.stack(list(gt_boxes)))
-        left, top, right, bottom = deltas.unbind(2)
+        boxes = torch.stack(list(gt_boxes))
+        deltas = self.box2box_transform.get_deltas(
+            all_anchors.expand_as(boxes).flatten(0, 1), boxes.flatten(0, 1)
+        )
+        left, top, right, bottom = deltas.reshape(boxes.shape).unbind(2)
         horizontal = torch.min(left, right) / torch.max(left, right)
         vertical = torch.min(top, bottom) / torch.max(top, bottom)
         return torch.sqrt(horizontal * vertical)

@@ -15,7 +15,11 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
 from detectron2.modeling._labelling import match_batch
 from detectron2.modeling.anchor_generator import build_anchor_generator
-from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
+from detectron2.modeling.box_regression import (
+    Box2BoxTransform,
+    _dense_box_regression_loss,
+    apply_deltas_by_row,
+)
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator._top_proposals import (
     Candidates,
@@ -413,7 +417,9 @@ class RPN(nn.Module):
         """All anchors moved, and then chosen from: what scripts and traces do."""
         proposals: list[torch.Tensor] = []
         for boxes, of_level in zip(anchors, deltas):  # noqa: B905
-            proposals.append(self.box2box_transform.apply_deltas(of_level, boxes.tensor))
+            its_anchors = boxes.tensor.expand_as(of_level).flatten(0, 1)
+            moved = self.box2box_transform.apply_deltas(of_level.flatten(0, 1), its_anchors)
+            proposals.append(moved.reshape(of_level.shape))
         return find_top_rpn_proposals(
             proposals,
             logits,
@@ -453,7 +459,7 @@ class RPN(nn.Module):
         candidates = top_candidates(logits, self.pre_nms_topk[self.training])
         best_anchors = cat([boxes.tensor for boxes in anchors])[candidates.indices]
         deltas = gather_boxes(deltas, candidates)
-        return candidates, self.box2box_transform.apply_deltas(deltas, best_anchors)
+        return candidates, apply_deltas_by_row(self.box2box_transform, deltas, best_anchors)
 
     @torch.jit.unused
     def propose_on_device(
