@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads.fast_rcnn import (
     FastRCNNOutputLayers,
     _log_classification_stats,
@@ -111,6 +112,17 @@ def test_inference_leaves_its_input() -> None:
     before = boxes[0].clone()
     fast_rcnn_inference(boxes, [torch.rand(4, K + 1)], [(60, 80)], 0.0, 0.5, 10)
     assert torch.equal(boxes[0], before)
+
+
+def test_gradients_of_detections() -> None:
+    boxes = [random_boxes(4).requires_grad_() for _ in range(2)]
+    scores = [torch.rand(4, 2) for _ in range(2)]
+    found, rows = fast_rcnn_inference(boxes, scores, [(60, 80)] * 2, 0.0, 1.0, 10)
+    results = [detector_postprocess(x, 120, 240) for x in found]
+    sum(x.pred_boxes.tensor.sum() for x in results).backward()
+    for b, r in zip(boxes, rows, strict=True):
+        assert len(r) == 4
+        assert torch.equal(b.grad, torch.tensor([3.0, 2, 3, 2]).expand(4, 4))
 
 
 def test_inference_without_images() -> None:

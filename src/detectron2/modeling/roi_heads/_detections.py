@@ -115,7 +115,11 @@ def _inference_of_batch(
         if topk_per_image >= 0:
             end = min(end, start + topk_per_image)
         result = Instances(image_shape)
-        result.pred_boxes = Boxes(all_boxes[start:end])
+        boxes_of_image = all_boxes[start:end]
+        if boxes_of_image.requires_grad:
+            # Scaling the boxes of one image, in place, must not touch what others' gradients need.
+            boxes_of_image = boxes_of_image.clone()
+        result.pred_boxes = Boxes(boxes_of_image)
         result.scores = all_scores[start:end]
         result.pred_classes = classes[start:end]
         results.append(result)
