@@ -23,6 +23,7 @@ class BrightBox(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mask_on, self.batches = True, []
+        self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, images: Any, features: Any, proposals: Any, gt: Any) -> tuple[list, dict]:
         assert not self.mask_on, "boxes come first"
@@ -31,7 +32,7 @@ class BrightBox(nn.Module):
         for image, size in zip(images, images.image_sizes, strict=True):
             rows, columns = (image[0] > 128).nonzero(as_tuple=True)
             box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            boxes = torch.tensor([box]).float()
+            boxes = torch.tensor([box]).float() * self.scale
             results.append(
                 Instances(
                     size,

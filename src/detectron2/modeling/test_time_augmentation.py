@@ -170,8 +170,10 @@ class GeneralizedRCNNWithTTA(nn.Module):
             outputs.extend(self.model.inference(batched_inputs[chunk], given, do_postprocess=False))
         return outputs
 
+    # Transforms take arrays, which have no gradient.
+    @torch.no_grad()
     def __call__(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Detect, as :meth:`GeneralizedRCNN.forward` does.
+        """Detect, as :meth:`GeneralizedRCNN.forward` does, but without gradients.
 
         Args:
             batched_inputs: as there; without ``image`` it is read from ``file_name``.
