@@ -248,6 +248,27 @@ class TestSelectedBitMasks:
 # --------------------------------------------------------------------------------------- selection
 
 
+class OfIndices:
+    """A field that is indexed by indices only, as DensePose's."""
+
+    def __init__(self, values: list[int]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, item: torch.Tensor) -> "OfIndices":
+        return OfIndices([self.values[i] for i in item])
+
+
+@pytest.mark.parametrize("classes", [[1, 0, K], [K, 1, 0], [K, K, K]])
+def test_foreground_of_fields_of_indices(classes: list[int]) -> None:
+    gt = targets(3)
+    gt.gt_classes, gt.gt_own = torch.tensor(classes), OfIndices([0, 1, 2])
+    (selected,), _ = select_foreground_proposals([gt], K)
+    assert selected.gt_own.values == [i for i in range(3) if classes[i] != K]
+
+
 @pytest.mark.parametrize("classes", [[3, 1, K, -1], [K, 2, -1, 0], [K, K, K, K], [1, 2, 3, 4], []])
 def test_foreground(classes: list[int]) -> None:
     gt = targets(len(classes))

@@ -4,9 +4,15 @@ from typing import Any
 
 import torch
 
+from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
+from detectron2.structures.keypoints import Keypoints
+from detectron2.structures.masks import BitMasks, PolygonMasks
 from detectron2.utils._host_values import on_host, remember_on_host, to_device
 from detectron2.utils.events import get_event_storage
+
+# Fields of downstream projects may know indices only.
+_SLICEABLE = (torch.Tensor, list, Boxes, Keypoints, BitMasks, PolygonMasks)
 
 
 def is_on_cpu(value: Any) -> bool:
@@ -24,15 +30,22 @@ def select_rows(instances: Instances, rows: torch.Tensor, device: torch.device) 
         device: of the other fields.
     """
     count = len(rows)
-    if count == 0 or int(rows[-1]) == count - 1:
-        # Ascending, so these are the first ones: views do.
-        return instances[:count]
-    rows_on_device = to_device(rows, device)
+    # Ascending, so these are the first ones: views do.
+    are_first = count == 0 or int(rows[-1]) == count - 1
+    rows_on_device = None
     result = Instances(instances.image_size)
     for name, value in instances.get_fields().items():
+        if are_first and isinstance(value, _SLICEABLE):
+            result.set(name, value[:count])
+            continue
+        index = rows
+        if not is_on_cpu(value):
+            if rows_on_device is None:
+                rows_on_device = to_device(rows, device)
+            index = rows_on_device
         # Through Instances, which index lists, too.
         field = Instances(instances.image_size, **{name: value})
-        result.set(name, field[rows if is_on_cpu(value) else rows_on_device].get(name))
+        result.set(name, field[index].get(name))
     return result
 
 
