@@ -140,6 +140,35 @@ def test_format():
     assert torch.equal(rois[:, 1:], torch.cat([b.tensor for b in lists]))
 
 
+def test_levels_with_hooks():
+    pooler = ROIPooler(3, SCALES, 0, "ROIAlignV2")
+    x, lists = features(), [boxes(5), boxes(4)]
+    wanted, counts = pooler(x, lists), []
+    for level in pooler.level_poolers:
+        level.register_forward_hook(lambda module, args, output: counts.append(len(output)))
+    torch.testing.assert_close(pooler(x, lists), wanted)
+    assert len(counts) == 3
+    assert sum(counts) == 9
+
+
+def test_levels_that_are_changed():
+    pooler = ROIPooler(3, SCALES, 0, "ROIAlignV2")
+    x, lists = features(), [boxes(50), boxes(40)]
+    kept = assign_boxes_to_levels(lists, 2, 4, 224, 4) != 1
+    wanted = pooler(x, lists)
+    assert not kept.all()
+    assert kept.any()
+    level = pooler.level_poolers[1]
+    level.aligned, level.sampling_ratio = False, 1
+    rois = convert_boxes_to_pooler_format(lists)[~kept]
+    changed = pooler(x, lists)
+    torch.testing.assert_close(changed[kept], wanted[kept])
+    single = ROIAlign((3, 3), SCALES[1], 1, aligned=False)(x[1], rois)
+    torch.testing.assert_close(changed[~kept], single)
+    level.forward = lambda x, rois: x.new_ones(len(rois), x.size(1), 3, 3)
+    assert (pooler(x, lists)[~kept] == 1).all()
+
+
 @pytest.mark.parametrize("kind", ["ROIAlignV2", "ROIAlign"])
 def test_all_levels_are_pooled_by_one_operator(kind):
     pooler = ROIPooler(4, SCALES, 0, kind)

@@ -17,6 +17,7 @@ from detectron2.layers import (
     nonzero_tuple,
     shapes_to_tensor,
 )
+from detectron2.layers._fused_conv import has_hooks
 from detectron2.layers.roi_align import can_pool_natively, multilevel_roi_align
 from detectron2.modeling._constants import constant
 from detectron2.structures import Boxes
@@ -167,9 +168,9 @@ class ROIPooler(nn.Module):
     """Pools each region from the level of a feature pyramid that :func:`assign_boxes_to_levels`
     puts it on, into a grid of fixed size.
 
-    RoIAlign of upright boxes pools from all levels at once. Of the other types, each level is
-    pooled by itself, which with several levels waits for the device once, to know how many regions
-    are on each.
+    RoIAlign of upright boxes pools from all levels at once. Of the other types, and where a level's
+    module was changed or has hooks, each level is pooled by itself, which with several levels
+    waits for the device once, to know how many regions are on each.
     """
 
     def __init__(
@@ -243,9 +244,18 @@ class ROIPooler(nn.Module):
 
     @torch.jit.unused
     def _can_pool_at_once(self, x: list[torch.Tensor]) -> bool:
-        return all(type(pooler) is ROIAlign for pooler in self.level_poolers) and can_pool_natively(
-            x
-        )
+        """Unless a level is pooled in a way of its own, or somebody listens to its module."""
+        first = self.level_poolers[0]
+        for pooler in self.level_poolers:
+            if type(pooler) is not ROIAlign or has_hooks(pooler) or "forward" in vars(pooler):
+                return False
+            if (pooler.output_size, pooler.sampling_ratio, pooler.aligned) != (
+                self.output_size,
+                first.sampling_ratio,
+                first.aligned,
+            ):
+                return False
+        return can_pool_natively(x)
 
     @torch.jit.unused
     def _pool_at_once(self, x: list[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
