@@ -219,6 +219,28 @@ def test_hooks_see_the_parts():
     assert seen == ["norm", True]
 
 
+def test_global_hooks_see_the_parts():
+    conv = layer(activation=nn.ReLU())
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: seen.append(type(module))
+    )
+    try:
+        conv(numbers(14, 1, 4, 5, 6))
+    finally:
+        handle.remove()
+    assert seen == [FrozenBatchNorm2d, nn.ReLU, Conv2d]
+
+
+@pytest.mark.parametrize("of", ["norm", "activation", "conv"])
+def test_a_forward_of_the_instance_is_heeded(of):
+    conv = layer(activation=None if of == "conv" else nn.ReLU())
+    part = conv if of == "conv" else getattr(conv, of)
+    part.forward = lambda x: torch.full_like(x, 3)
+    x = numbers(14, 1, 4, 5, 6)
+    assert (conv_relu(conv, x) == 3).all()
+
+
 class Standardized(Conv2d):
     def _conv_forward(self, x, weight, bias):
         return super()._conv_forward(x, weight - weight.mean((1, 2, 3), keepdim=True), bias)

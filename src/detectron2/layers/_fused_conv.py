@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.modules.module import _has_any_global_hook
 
 from detectron2.layers.batch_norm import FrozenBatchNorm2d
 
@@ -59,9 +60,11 @@ def fused_conv(
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a call of ``module`` does more than its ``forward``."""
+    """Whether a call of ``module`` does something else than the ``forward`` of its class."""
     return bool(
-        module._forward_hooks
+        "forward" in vars(module)
+        or _has_any_global_hook()
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks

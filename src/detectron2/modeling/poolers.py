@@ -247,7 +247,7 @@ class ROIPooler(nn.Module):
         """Unless a level is pooled in a way of its own, or somebody listens to its module."""
         first = self.level_poolers[0]
         for pooler in self.level_poolers:
-            if type(pooler) is not ROIAlign or has_hooks(pooler) or "forward" in vars(pooler):
+            if type(pooler) is not ROIAlign or has_hooks(pooler):
                 return False
             if (pooler.output_size, pooler.sampling_ratio, pooler.aligned) != (
                 self.output_size,
