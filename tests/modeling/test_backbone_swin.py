@@ -12,6 +12,7 @@ from detectron2.modeling.backbone.swin import (
     PatchEmbed,
     PatchMerging,
     SwinTransformerBlock,
+    WindowAttention,
     window_partition,
     window_reverse,
 )
@@ -147,6 +148,25 @@ def test_drop_path_and_weights_at_first():
 
 def test_activations_are_computed_again():
     check_recomputation(lambda again: tiny(use_checkpoint=again), images(1, 3, 48, 48), "p2", 3)
+
+
+def test_attention_can_be_seen_and_changed():
+    attention = WindowAttention(12, (3, 3), 2, attn_drop=0.5)
+    randomize(attention)
+    x, mask = images(4, 9, 12), torch.randn(2, 9, 9)
+    with torch.no_grad():
+        wanted = attention.eval()(x, mask)
+        for module in (attention.softmax, attention.attn_drop):
+            seen = []
+            handle = module.register_forward_hook(lambda _, args, y: seen.append(y))  # noqa: B023
+            torch.testing.assert_close(attention(x, mask), wanted)
+            handle.remove()
+            torch.testing.assert_close(seen[0].sum(-1), torch.ones(4, 2, 9))
+        # Dropout in evaluation, for the uncertainty of predictions.
+        attention.attn_drop.train()
+        assert not torch.allclose(attention(x, mask), wanted)
+        attention.train().attn_drop = nn.Identity()
+        torch.testing.assert_close(attention(x, mask), wanted)
 
 
 def test_parts():

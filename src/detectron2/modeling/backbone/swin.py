@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._fused_conv import has_hooks
 from detectron2.modeling.backbone import utils
 from detectron2.modeling.backbone._transformer import (
     Mlp,
@@ -107,6 +108,7 @@ class WindowAttention(nn.Module):
             "relative_position_index", rows * (2 * width - 1) + x[:, None] - x + width - 1
         )
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.softmax = nn.Softmax(dim=-1)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -133,15 +135,24 @@ class WindowAttention(nn.Module):
         count, pixels, dim = x.shape
         qkv = self.qkv(x).view(count, pixels, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=self._bias(count, mask).to(q.dtype),
-            dropout_p=self.attn_drop.p if self.training else 0.0,
-            scale=self.scale,
-        )
+        bias = self._bias(count, mask).to(q.dtype)
+        if self._is_plain():
+            x = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=bias,
+                dropout_p=self.attn_drop.p if self.attn_drop.training else 0.0,
+                scale=self.scale,
+            )
+        else:  # Somebody is to see the attention itself, or has something else done with it.
+            attention = self.softmax(q * self.scale @ k.transpose(-2, -1) + bias)
+            x = self.attn_drop(attention) @ v
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(count, pixels, dim)))
+
+    def _is_plain(self) -> bool:
+        own = ((self.softmax, nn.Softmax), (self.attn_drop, nn.Dropout))
+        return all(type(module) is kind and not has_hooks(module) for module, kind in own)
 
 
 class SwinTransformerBlock(nn.Module):
