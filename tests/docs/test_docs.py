@@ -41,9 +41,11 @@ def leaves(node, prefix=""):
 
 
 def test_the_configuration_reference_has_every_key():
-    rows = re.findall(
-        r"^\| `([\w.]+)` \| `(.*?)` \|", (DOCS / "configuration.md").read_text(), re.M
+    table = re.findall(
+        r"^\| `([\w.]+)` \| `(.*?)` \| (.*) \|$", (DOCS / "configuration.md").read_text(), re.M
     )
+    assert [name for name, _, meaning in table if not meaning] == []
+    rows = [(name, default) for name, default, _ in table]
     documented = dict(rows)
     assert len(documented) == len(rows)
     for name, value in leaves(get_cfg()):
