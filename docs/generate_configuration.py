@@ -33,6 +33,8 @@ cfg.SOLVER.BASE_LR = 0.01
 Lazy configurations (`.py` files) have no keys of their own: what can be set is what the functions
 and classes that they name take. `detectron2 info --models` lists the configurations of the model
 zoo.
+
+[howto.md](howto.md#write-a-configuration) shows how to write one, also with keys of your own.
 """
 
 

@@ -254,12 +254,22 @@ def test_benchmark(run, tiny):
     outcome = run("benchmark", "infer", *tiny, *times, "--size", "64", "64", "--batch", "3")
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith("inference on 64 x 64, 3 images at a time in 1 processes: ")
-    outcome = run("benchmark", "train", *tiny, *times)
+    # Whatever the schedule, the numbers must not run away meanwhile.
+    outcome = run("benchmark", "train", *tiny, *times, "SOLVER.BASE_LR=1e20")
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith("training, 2 images at a time in 1 processes: ")
     outcome = run("benchmark", "data", *tiny, *times)
     assert outcome.status == 0, outcome.err
     assert "Mapper in one process" in outcome.out
+
+
+@pytest.mark.parametrize("task", ["infer", "train"])
+def test_benchmark_loads_the_weights_named(run, tiny, tmp_path, task):
+    file = tmp_path / "other.pth"
+    torch.save({"model": {"unknown": torch.zeros(1)}}, file)
+    outcome = run("benchmark", task, *tiny, "--weights", file, "--iterations", "1")
+    assert outcome.status != 0
+    assert "unknown" in outcome.err
 
 
 def test_data(run, shapes, tmp_path):

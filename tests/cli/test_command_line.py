@@ -11,6 +11,7 @@ import detectron2
 from detectron2.cli import main
 from detectron2.cli._errors import UsageError, one_line
 from detectron2.cli._main import COMMANDS, parse
+from detectron2.data.shapes import SHAPE_CLASSES
 
 
 def test_help_does_not_import_torch():
@@ -45,6 +46,22 @@ def test_help_has_examples_that_parse(run, command):
     for line in lines:
         words = line.partition("   #")[0].split()
         assert parse(words[1:]).command == command
+
+
+@pytest.mark.parametrize(
+    "command", [(name,) for name in COMMANDS] + [("data", x) for x in ("check", "show", "shapes")]
+)
+def test_help_tells_about_every_option(run, command):
+    options = run(*command, "--help").out.partition("options:\n")[2].partition("examples:")[0]
+    entries = re.findall(r"^  (--\S.*(?:\n {4,}.*)*)", options, flags=re.M)
+    assert entries
+    for entry in entries:
+        assert re.search(r"\s{2,}\S", entry), entry
+
+
+def test_help_names_the_classes_of_shapes(run):
+    text = " ".join(run("data", "shapes", "--help").out.split())
+    assert f"some of {', '.join(SHAPE_CLASSES)} (default: all)" in text
 
 
 def test_overrides_stand_anywhere():

@@ -41,9 +41,11 @@ def leaves(node, prefix=""):
 
 
 def test_the_configuration_reference_has_every_key():
-    rows = re.findall(
-        r"^\| `([\w.]+)` \| `(.*?)` \|", (DOCS / "configuration.md").read_text(), re.M
+    table = re.findall(
+        r"^\| `([\w.]+)` \| `(.*?)` \| (.*) \|$", (DOCS / "configuration.md").read_text(), re.M
     )
+    assert [name for name, _, meaning in table if not meaning] == []
+    rows = [(name, default) for name, default, _ in table]
     documented = dict(rows)
     assert len(documented) == len(rows)
     for name, value in leaves(get_cfg()):
@@ -84,21 +86,40 @@ def code_blocks(name, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
 
 
-def test_the_code_of_extending(tmp_path):
-    code = "".join(code_blocks("extending.md", "python"))
-    code += "\nprint('last iteration', trainer.iter, len(trainer.model.backbone.layers))\n"
+def run_code(code, folder):
     path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "last iteration" in done.stdout
+    return done.stdout
+
+
+def test_the_code_of_extending(tmp_path):
+    code = "".join(code_blocks("extending.md", "python"))
+    code += "\nprint('last iteration', trainer.iter, len(trainer.model.backbone.layers))\n"
+    assert "last iteration" in run_code(code, tmp_path)
     assert (tmp_path / "output" / "model_final.pth").exists()
+
+
+def test_the_code_of_howto(tmp_path):
+    (child,) = code_blocks("howto.md", "yaml")
+    (tmp_path / "child.yaml").write_text(child)
+    code = "".join(code_blocks("howto.md", "python"))
+    code += """
+from detectron2.config import get_cfg
+
+cfg = get_cfg()
+add_my_config(cfg)
+cfg.merge_from_file("child.yaml")
+print(cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.MODEL.MY_HEAD.WIDTH, cfg.DATASETS.TRAIN)
+"""
+    assert run_code(code, tmp_path) == "0.001 3000 256 ('mine_train',)\n"
 
 
 def test_links():

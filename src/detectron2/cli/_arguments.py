@@ -59,10 +59,18 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """``--num-gpus`` and what several machines need."""
     group = parser.add_argument_group("processes (leave these out under torchrun)")
     group.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="processes, each with a GPU if any"
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine, each with a GPU if there are any (default: 1)",
     )
-    group.add_argument("--num-machines", type=int, default=1, metavar="N")
-    group.add_argument("--machine-rank", type=int, default=0, metavar="I")
+    group.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="machines (default: 1)"
+    )
+    group.add_argument(
+        "--machine-rank", type=int, default=0, metavar="I", help="which of them this is, from 0 on"
+    )
     group.add_argument(
         "--dist-url", metavar="URL", help="where the machines find each other, tcp://host:port"
     )

@@ -15,7 +15,8 @@ EXAMPLES = """\
       DATALOADER.NUM_WORKERS=8
 
 "infer" runs on noise, which has as many detections as the weights find in it. "train" repeats
-batches that are loaded before, so that the data loader does not count; "data" is about that alone.
+batches that are loaded before, so that the data loader does not count, with a learning rate of 0;
+"data" is about the loader alone. Weights are random unless --weights names some.
 """
 _CACHED_BATCHES = 20
 
@@ -56,12 +57,11 @@ def run(args: argparse.Namespace) -> int:
 def _infer(args: argparse.Namespace) -> None:
     import torch
 
-    from detectron2.cli._config import build_model, build_trained_model, device_of, load_config
+    from detectron2.cli._config import device_of, load_config
     from detectron2.cli._model_input import image_size, noise_image
 
     cfg = load_config(args, trained=False)
-    model = build_model(cfg) if args.weights is None else build_trained_model(cfg)
-    model.eval()
+    model = _build_model(cfg, args).eval()
     device = torch.device(device_of(cfg))
     record = noise_image(cfg, args.size, str(device))
     batch = [dict(record) for _ in range(args.batch)]
@@ -74,7 +74,7 @@ def _infer(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     import torch
 
-    from detectron2.cli._config import build_model, device_of, is_lazy, load_config
+    from detectron2.cli._config import device_of, is_lazy, load_config
     from detectron2.config import instantiate
     from detectron2.data import build_detection_train_loader
     from detectron2.engine import AMPTrainer, SimpleTrainer, create_ddp_model
@@ -82,7 +82,7 @@ def _train(args: argparse.Namespace) -> None:
     from detectron2.utils.events import EventStorage
 
     cfg = load_config(args, trained=False)
-    model = build_model(cfg).train()
+    model = _build_model(cfg, args).train()
     if is_lazy(cfg):
         cfg.optimizer.params.model = model
         optimizer, loader = instantiate(cfg.optimizer), instantiate(cfg.dataloader.train)
@@ -91,6 +91,9 @@ def _train(args: argparse.Namespace) -> None:
         _load_training_sets(cfg)
         optimizer, loader = build_optimizer(cfg, model), build_detection_train_loader(cfg)
         mixed_precision = cfg.SOLVER.AMP.ENABLED
+    for group in optimizer.param_groups:
+        # A step costs the same, and random weights, without a warm-up, would diverge.
+        group["lr"] = 0 * group["lr"]
     cached = list(itertools.islice(loader, min(_CACHED_BATCHES, args.iterations)))
     wrapped = create_ddp_model(model)
     kind = AMPTrainer if mixed_precision else SimpleTrainer
@@ -102,6 +105,13 @@ def _train(args: argparse.Namespace) -> None:
             seconds.append(_timed(trainer.run_step, device))
             trainer.storage.step()
     _report("training", seconds[args.warmup :], len(cached[0]))
+
+
+def _build_model(cfg: Any, args: argparse.Namespace) -> Any:
+    """With the weights of ``--weights``; random ones without, so that nothing is downloaded."""
+    from detectron2.cli._config import build_model, build_trained_model
+
+    return build_model(cfg) if args.weights is None else build_trained_model(cfg)
 
 
 def _load_training_sets(cfg: Any) -> None:

@@ -24,11 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     check = tasks.add_parser("check", help="find what is wrong with a data set")
     check.add_argument("name", help="a registered name, or a JSON file in COCO's format")
-    check.add_argument("--image-root", metavar="FOLDER", help="of the images")
-    check.add_argument("--no-images", action="store_true", help="read no image")
-    check.add_argument("--decode", action="store_true", help="read images wholly")
+    check.add_argument(
+        "--image-root", metavar="FOLDER", help="of the images; a file's are not checked without"
+    )
+    check.add_argument("--no-images", action="store_true", help="check the annotations only")
+    check.add_argument(
+        "--decode", action="store_true", help="read images wholly, not just their headers"
+    )
     check.add_argument("--workers", type=int, default=8, metavar="N", help="threads (default: 8)")
-    check.add_argument("--examples", type=int, default=3, metavar="N", help="of each finding")
+    check.add_argument(
+        "--examples", type=int, default=3, metavar="N", help="of each finding (default: 3)"
+    )
     _arguments.add_dataset_arguments(check)
     check.set_defaults(run=_check)
 
@@ -36,23 +42,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("name", help="a registered name")
     show.add_argument("--out", required=True, metavar="FOLDER", help="where the pictures go")
     show.add_argument("--number", type=int, default=10, metavar="N", help="of images (default: 10)")
-    show.add_argument("--random", action="store_true", help="take any, not the first")
-    show.add_argument("--scale", type=float, default=1.0, help="of the pictures")
+    show.add_argument("--random", action="store_true", help="take any images, not the first")
+    show.add_argument("--scale", type=float, default=1.0, help="of the pictures (default: 1)")
     _arguments.add_dataset_arguments(show)
     show.set_defaults(run=_show)
 
     shapes = tasks.add_parser("shapes", help="write a data set of drawn shapes: train and val")
-    shapes.add_argument("folder", help="where it goes")
-    shapes.add_argument("--train", type=int, default=2000, metavar="N", help="images to train on")
-    shapes.add_argument("--val", type=int, default=200, metavar="N", help="images to evaluate on")
-    shapes.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
-    shapes.add_argument("--seed", type=int, default=0, help="val has the next one")
-    shapes.add_argument("--classes", nargs="+", metavar="CLASS", help="some of all classes")
-    shapes.add_argument("--max-shapes", type=int, default=8, metavar="N", help="of an image")
-    shapes.add_argument("--workers", type=int, default=0, metavar="N", help="processes")
+    shapes.add_argument("folder", help="where it goes, as FOLDER/train and FOLDER/val")
+    for name, number, purpose in (("--train", 2000, "train"), ("--val", 200, "evaluate")):
+        shapes.add_argument(
+            name,
+            type=int,
+            default=number,
+            metavar="N",
+            help=f"images to {purpose} on (default: {number})",
+        )
+    shapes.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(256, 256),
+        metavar=("H", "W"),
+        help="of the images (default: 256 256)",
+    )
+    shapes.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of train; val has N + 1 (default: 0)"
+    )
+    shapes.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help="some of ellipse, rectangle, triangle, arrow, star, cross (default: all)",
+    )
+    shapes.add_argument(
+        "--max-shapes", type=int, default=8, metavar="N", help="of an image (default: 8)"
+    )
+    shapes.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes (default: 0, this one)"
+    )
     shapes.set_defaults(run=_shapes)
     for task in (check, show, shapes):
-        task.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS)
+        task.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show where in the code an error was raised",
+        )
 
 
 def run(args: argparse.Namespace) -> int:

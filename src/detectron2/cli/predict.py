@@ -34,10 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where predictions go")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="least score of an instance (default: 0.5)"
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="least score of an instance (default: 0.5)",
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="of the drawn images, not of video frames"
+        "--scale",
+        type=float,
+        default=1.0,
+        help="of the drawn images, not of video frames (default: 1)",
     )
     parser.add_argument(
         "--no-draw", action="store_true", help="write predictions.json only, no images"
@@ -45,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", action="store_true", help="the images are consecutive frames: keep colours"
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at a time")
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images at a time (default: 1)"
+    )
     _arguments.add_config_arguments(parser, overrides=False)
     _arguments.add_dataset_arguments(parser)
     _arguments.add_verbose_argument(parser)

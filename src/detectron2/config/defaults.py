@@ -13,16 +13,20 @@ from detectron2.config.config import CfgNode as CN  # noqa: N817 (the name that 
 _MODEL = {
     # A name of META_ARCH_REGISTRY.
     "META_ARCHITECTURE": "GeneralizedRCNN",
+    # Where the model is built: "cuda", "cuda:1", "cpu", ...
     "DEVICE": "cuda",
     # Path or URL of the checkpoint to start from; "": none.
     "WEIGHTS": "",
+    # Predict masks of instances.
     "MASK_ON": False,
+    # Predict keypoints of instances.
     "KEYPOINT_ON": False,
     # Read proposals from DATASETS.PROPOSAL_FILES_*.
     "LOAD_PROPOSALS": False,
-    # Of each channel in the order of INPUT.FORMAT. The deviations are 1 because the backbones of
-    # Caffe take theirs into the first layer's weights.
+    # Subtracted from each channel, in the order of INPUT.FORMAT.
     "PIXEL_MEAN": [103.530, 116.280, 123.675],
+    # Divides each channel then; 1 because the backbones of Caffe take theirs into the first layer's
+    # weights.
     "PIXEL_STD": [1.0, 1.0, 1.0],
     "BACKBONE": _backbone.BACKBONE,
     "RESNETS": _backbone.RESNETS,
@@ -42,7 +46,7 @@ _MODEL = {
 
 _C = CN(
     {
-        # Version of the keys' names, see compat.py.
+        # Version of the keys' names; older files are upgraded by detectron2.config.upgrade_config.
         "VERSION": 2,
         "MODEL": _MODEL,
         "INPUT": _data.INPUT,
@@ -71,10 +75,11 @@ for _name, _default in {
     "SOLVER.AMP.DTYPE": "float16",
     # Of the exponential moving average of the weights, which is then evaluated; 0: none.
     "SOLVER.EMA_DECAY": 0.0,
-    # Metric, such as "bbox/AP", whose best checkpoint is kept, by "max" or "min"; "": none.
+    # Metric, such as "bbox/AP", whose best checkpoint is kept as model_best; "": none.
     "TEST.BEST_METRIC": "",
+    # Which value of it is the best: "max" or "min".
     "TEST.BEST_METRIC_MODE": "max",
-    # Evaluations without a better value of it after which training ends; 0: never.
+    # Evaluations without a better value of TEST.BEST_METRIC after which training ends; 0: never.
     "TEST.EARLY_STOPPING_PATIENCE": 0,
     # Of "RandomSubsetTrainingSampler": which part of the images it takes.
     "DATALOADER.RANDOM_SUBSET_RATIO": 1.0,

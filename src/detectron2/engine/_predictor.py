@@ -65,6 +65,9 @@ class DefaultPredictor:
         Returns:
             What the model returns for the image, at the image's own size; for a list, a list of
             that.
+
+        Raises:
+            ValueError: an image has another shape.
         """
         if isinstance(original_image, np.ndarray):
             return self.model([self._prepare(original_image)])[0]

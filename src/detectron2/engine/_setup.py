@@ -121,6 +121,9 @@ def default_setup(cfg: Any, args: argparse.Namespace) -> None:
     Args:
         cfg: a CfgNode, or a lazy config.
         args: those of :func:`default_argument_parser`; any may be missing.
+
+    Raises:
+        ValueError: ``FLOAT32_PRECISION`` is none of "", "highest", "high" and "medium".
     """
     from detectron2.utils.collect_env import collect_env_info
     from detectron2.utils.logger import setup_logger

@@ -108,6 +108,10 @@ class DefaultTrainer(TrainerBase):
         """
         Args:
             cfg: the configuration; it is not changed.
+
+        Raises:
+            ValueError: ``SOLVER.AMP.DTYPE`` is another, or :meth:`auto_scale_workers` cannot scale
+                the batch.
         """
         super().__init__()
         from detectron2.checkpoint import DetectionCheckpointer
@@ -214,6 +218,9 @@ class DefaultTrainer(TrainerBase):
         Returns:
             In rank 0, if ``TEST.EXPECTED_RESULTS`` is set, the results of the last evaluation,
             which were compared with it; else None.
+
+        Raises:
+            RuntimeError: ``TEST.EXPECTED_RESULTS`` is set, but there was no evaluation.
         """
         super().train(self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
@@ -337,7 +344,11 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator of a data set: to be written in a subclass."""
+        """The evaluator of a data set: to be written in a subclass.
+
+        Raises:
+            NotImplementedError: it is not.
+        """
         raise NotImplementedError(
             f"{cls.__name__}.build_evaluator is needed to evaluate {dataset_name!r}: write one "
             "that returns a DatasetEvaluator, or pass evaluators to test()"
@@ -359,7 +370,12 @@ class DefaultTrainer(TrainerBase):
                 set for which that is not implemented is left out, with a warning.
 
         Returns:
-            The results by data set; of a single data set, its results.
+            The results by data set; of a single data set, its results. They are those of rank 0;
+            other processes get nothing of use.
+
+        Raises:
+            ValueError: there are more or fewer evaluators than data sets.
+            TypeError: an evaluator returns no dict in rank 0.
         """
         from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 
@@ -407,6 +423,9 @@ class DefaultTrainer(TrainerBase):
         Returns:
             ``cfg`` itself if there is nothing to do, else a scaled copy, whose reference is
             ``num_workers``.
+
+        Raises:
+            ValueError: ``SOLVER.IMS_PER_BATCH`` is no multiple of the reference.
         """
         reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
         if reference in (0, num_workers):

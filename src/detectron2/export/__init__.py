@@ -1,4 +1,9 @@
-"""Models for use without Python, or without this library: TorchScript, torch.export, ONNX."""
+"""Models for use without their code, or without Python.
+
+They are programs of ``torch.export`` (:func:`export_program`), which may be compiled by
+AOTInductor (:func:`export_aoti`) or become ONNX (:func:`export_onnx`); or TorchScript, scripted
+(:func:`scripting_with_instances`) or traced (:class:`TracingAdapter`).
+"""
 
 import warnings
 

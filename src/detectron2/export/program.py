@@ -50,6 +50,9 @@ class ExportedModel:
         """Run the program on arguments like those of the export; the result is like the model's.
 
         The image size of `Instances` in it is a tensor.
+
+        Raises:
+            ValueError: the arguments differ in structure from those of the export.
         """
         with torch.no_grad():
             return self.outputs_schema(self.program.module()(*self.flatten(*inputs)))
@@ -74,10 +77,11 @@ def export_program(
 
     Args:
         model: in evaluation mode, on the device that the program is to run on.
-        inputs: its arguments, as a tuple; or the only one. Of their values only shapes and dtypes
-            count. Of images, both sides must be longer than the coarsest stride of the model, 64
-            or 128 as a rule, in the example as later: the graph is none for a feature map of one
-            location.
+        inputs: its arguments, as a tuple; or the only one; all leaves are tensors, such as images
+            ``(3, H, W)`` in the model's order of colours, from 0 to 255. Not their values but their
+            shapes and dtypes count, and later inputs have the same dtypes. Both sides of an image
+            must be longer than the coarsest stride of the model, 64 or 128 as a rule, in the
+            example as later: the graph is none for a feature map of one location.
         inference_func: called with the model and the arguments, returns the outputs. None: what
             detectors predict before post-processing, in the pixels of the input, a dict for each
             image, with ``instances`` (``pred_masks`` are ``(N, 1, M, M)``, relative to the boxes,

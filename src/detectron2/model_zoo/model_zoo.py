@@ -68,7 +68,8 @@ def get_config(config_path: str, trained: bool = False) -> CfgNode | DictConfig:
             else it is what training starts from, usually a backbone.
 
     Raises:
-        RuntimeError: if there is no such configuration, or no weights for it.
+        RuntimeError: if there is no such configuration, no weights for it, or no place in it for
+            their name.
     """
     file = get_config_file(config_path)
     url = get_checkpoint_url(config_path) if trained else None
@@ -100,6 +101,7 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
 
     Raises:
         RuntimeError: if there is no such configuration, or no weights for it.
+        OSError: if the weights cannot be downloaded; it tells where to put a copy of the file.
     """
     cfg = get_config(config_path, trained)
     if device is None and not torch.cuda.is_available():

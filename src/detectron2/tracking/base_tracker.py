@@ -23,8 +23,9 @@ class BaseTracker:
 
     @configurable
     def __init__(self, **kwargs: Any) -> None:
-        """Args:
-        **kwargs: not used here.
+        """
+        Args:
+            **kwargs: not used here.
         """
         self._prev_instances: Instances | None = None
         self._id_count = 0
@@ -37,7 +38,7 @@ class BaseTracker:
         """Take in the next frame.
 
         Args:
-            predictions: what was detected in it.
+            predictions: what was detected in it; see the trackers for the fields that they need.
 
         Returns:
             The same with identities.
@@ -48,7 +49,12 @@ class BaseTracker:
 def build_tracker_head(cfg: CfgNode_) -> BaseTracker:
     """Make the tracker that ``cfg.TRACKER_HEADS.TRACKER_NAME`` names.
 
-    ``get_cfg()`` has no ``TRACKER_HEADS``: it is for the user to add, with the keys that the
-    tracker's ``from_config`` reads.
+    ``get_cfg()`` has no ``TRACKER_HEADS``: it is for the user to add. The trackers of this package
+    read ``VIDEO_HEIGHT`` and ``VIDEO_WIDTH``, in pixels, and, where they are there, their other
+    arguments in upper case, such as ``MAX_NUM_INSTANCES`` and ``TRACK_IOU_THRESHOLD``.
+
+    Raises:
+        KeyError: there is no tracker of that name.
+        AttributeError: a key is missing.
     """
     return TRACKER_HEADS_REGISTRY.get(cfg.TRACKER_HEADS.TRACKER_NAME)(cfg)

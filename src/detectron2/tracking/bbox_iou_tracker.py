@@ -68,8 +68,9 @@ class BBoxIOUTracker(BoxTracks):
         """Take in the next frame.
 
         Args:
-            instances: its detections, with ``pred_boxes``. They get the fields ``ID``,
-                ``ID_period`` and ``lost_frame_count``.
+            instances: its detections, with ``pred_boxes``, which are `Boxes`, and possibly
+                ``scores``, which tell whom to follow where there are too many. They get the
+                fields ``ID``, ``ID_period`` and ``lost_frame_count``, in place.
 
         Returns:
             The instances, with those that are lost appended; see :class:`BoxTracks`.

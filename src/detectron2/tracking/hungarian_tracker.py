@@ -70,8 +70,9 @@ class BaseHungarianTracker(BoxTracks):
         """Take in the next frame; needs SciPy.
 
         Args:
-            instances: its detections, with ``pred_boxes``. They get the fields ``ID``,
-                ``ID_period`` and ``lost_frame_count``.
+            instances: its detections, with ``pred_boxes``, which are `Boxes`, and possibly
+                ``scores``, which tell whom to follow where there are too many. They get the
+                fields ``ID``, ``ID_period`` and ``lost_frame_count``, in place.
 
         Returns:
             The instances, with those that are lost appended; see :class:`BoxTracks`.

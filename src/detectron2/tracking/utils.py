@@ -32,6 +32,9 @@ def create_prediction_pairs(
     Returns:
         For each pair, row by row, ``idx``, ``prev_idx``, ``IoU``, and the previous instance's
         ``prev_id`` and ``prev_period``.
+
+    Raises:
+        ValueError: ``iou_all`` has another shape.
     """
     if isinstance(iou_all, torch.Tensor):
         iou_all = iou_all.cpu().numpy()
