@@ -6,9 +6,15 @@ import torch
 from detectron2.export import TracingAdapter, export_aoti, scripting_with_instances
 from detectron2.export._predictions import predictions
 from detectron2.export.flatten import flatten_to_tuple
-from detectron2.structures import Boxes
 
-from .tiny_detectors import SIZES, assert_alike, exported_detector, image, make_detector
+from .tiny_detectors import (
+    FIELDS_OF_MASK_RCNN,
+    SIZES,
+    assert_alike,
+    exported_detector,
+    image,
+    make_detector,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -72,19 +78,9 @@ def test_trace(kind, tmp_path):
         check(torch.jit.load(tmp_path / "model.ts"), model)
 
 
-FIELDS = {
-    "proposal_boxes": Boxes,
-    "objectness_logits": torch.Tensor,
-    "pred_boxes": Boxes,
-    "scores": torch.Tensor,
-    "pred_classes": torch.Tensor,
-    "pred_masks": torch.Tensor,
-}
-
-
 def test_script_of_a_two_stage_detector(tmp_path):
     model = make_detector("mask").cuda()
-    scripting_with_instances(model, FIELDS).save(tmp_path / "model.ts")
+    scripting_with_instances(model, FIELDS_OF_MASK_RCNN).save(tmp_path / "model.ts")
     script = torch.jit.load(tmp_path / "model.ts")
     for size in SIZES:
         with torch.no_grad():
@@ -100,7 +96,7 @@ def test_script_of_a_two_stage_detector(tmp_path):
 
 def test_script_of_a_dense_detector():
     model = make_detector("retinanet").cuda()
-    fields = {name: FIELDS[name] for name in ("pred_boxes", "scores", "pred_classes")}
+    fields = {name: FIELDS_OF_MASK_RCNN[name] for name in ("pred_boxes", "scores", "pred_classes")}
     script = scripting_with_instances(model, fields)
     for size in SIZES:
         with torch.no_grad():

@@ -13,7 +13,7 @@ from detectron2.export.torchscript_patch import (
 from detectron2.modeling.roi_heads import fast_rcnn
 from detectron2.structures import Boxes, Instances
 
-from .tiny_detectors import SIZES, image, make_detector
+from .tiny_detectors import FIELDS_OF_MASK_RCNN, SIZES, image, make_detector
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -131,17 +131,9 @@ def test_length_that_is_not_an_int():
 
 def test_scripted_detector(tmp_path):
     model = make_detector("mask")
-    fields = {
-        "proposal_boxes": Boxes,
-        "objectness_logits": torch.Tensor,
-        "pred_boxes": Boxes,
-        "scores": torch.Tensor,
-        "pred_classes": torch.Tensor,
-        "pred_masks": torch.Tensor,
-    }
-    script = scripting_with_instances(model, fields)
+    script = scripting_with_instances(model, FIELDS_OF_MASK_RCNN)
     with pytest.raises(AssertionError, match="training mode"):
-        scripting_with_instances(make_detector("mask").train(), fields)
+        scripting_with_instances(make_detector("mask").train(), FIELDS_OF_MASK_RCNN)
     script.save(tmp_path / "model.ts")
     for graph in (script, torch.jit.load(tmp_path / "model.ts")):
         for size in SIZES:

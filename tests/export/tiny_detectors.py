@@ -10,9 +10,20 @@ from detectron2.export import export_program
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
+from detectron2.structures import Boxes
 
 SIZES = [(64, 80), (100, 75), (96, 131)]
 """The first is the example's."""
+
+FIELDS_OF_MASK_RCNN = {
+    "proposal_boxes": Boxes,
+    "objectness_logits": torch.Tensor,
+    "pred_boxes": Boxes,
+    "scores": torch.Tensor,
+    "pred_classes": torch.Tensor,
+    "pred_masks": torch.Tensor,
+}
+"""For `scripting_with_instances`."""
 
 _NAMES = ["p2", "p3", "p4"]
 

@@ -69,6 +69,19 @@ def replays(model, inputs):
     return len(counts), results
 
 
+def run_beside_proposals(monkeypatch, model, function):
+    """Call a function in another thread whenever proposals are computed, also for a recording."""
+    original = type(model.proposal_generator).propose_on_device
+
+    def propose(self, features, limits):
+        thread = threading.Thread(target=function)
+        thread.start()
+        thread.join()
+        return original(self, features, limits)
+
+    monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", propose)
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
     return make_model(request.param, "cuda")
@@ -509,19 +522,12 @@ def test_random_numbers_are_not_touched():
 
 def test_random_numbers_of_others_while_recording(monkeypatch):
     model, inputs = make_model("mask", "cuda"), make_inputs()
-    original = type(model.proposal_generator).propose_on_device
     drawn = []
 
     def draw():
         drawn.append(torch.rand(3, device="cuda").unique().numel())
 
-    def propose(self, features, limits):
-        thread = threading.Thread(target=draw)
-        thread.start()
-        thread.join()
-        return original(self, features, limits)
-
-    monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", propose)
+    run_beside_proposals(monkeypatch, model, draw)
     warm_up(model, inputs)
     assert len(model.graph_replay) == 1
     assert drawn == [3] * (EAGER_CALLS + 1)
@@ -562,7 +568,6 @@ def test_streams_are_nobody_elses(monkeypatch):
 def test_others_launch_while_recording(monkeypatch):
     """On whichever of PyTorch's streams: nothing of it becomes part of the graph."""
     model, inputs = make_model("mask", "cuda"), make_inputs()
-    original = type(model.proposal_generator).propose_on_device
     counts = [torch.zeros(1, device="cuda") for _ in range(64)]
     torch.cuda.synchronize()
 
@@ -571,13 +576,7 @@ def test_others_launch_while_recording(monkeypatch):
             with torch.cuda.stream(torch.cuda.Stream()):
                 x.add_(1)
 
-    def propose(self, features, limits):
-        thread = threading.Thread(target=count)
-        thread.start()
-        thread.join()
-        return original(self, features, limits)
-
-    monkeypatch.setattr(type(model.proposal_generator), "propose_on_device", propose)
+    run_beside_proposals(monkeypatch, model, count)
     warm_up(model, inputs, EAGER_CALLS)
     assert len(model.graph_replay) == 1
     torch.cuda.synchronize()
