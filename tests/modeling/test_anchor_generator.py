@@ -98,6 +98,29 @@ def test_anchors_that_someone_changed_are_made_anew():
     assert torch.equal(generator(maps((3, 4)))[0].tensor, wanted)
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_made_in_inference_mode(inference):
+    with torch.inference_mode():
+        generator = DefaultAnchorGenerator(sizes=[[8]], aspect_ratios=[[1.0]], strides=[4])
+    with torch.inference_mode(inference):
+        wanted = generator(maps((3, 4)))[0].tensor.clone()
+        generator(maps((3, 4)))[0].scale(2, 2)
+        assert torch.equal(generator(maps((3, 4)))[0].tensor, wanted)
+
+
+def test_a_subclass_makes_cells_of_the_strides():
+    class Scaled(DefaultAnchorGenerator):
+        def generate_cell_anchors(self, sizes, aspect_ratios):
+            cell = super().generate_cell_anchors(sizes, aspect_ratios)
+            return cell * max(self.strides) / self.num_features
+
+    generator = Scaled(sizes=[[8], [16]], aspect_ratios=[[1.0]], strides=[4, 8])
+    assert [cell.tolist() for cell in generator.cell_anchors] == [
+        [[-16, -16, 16, 16]],
+        [[-32, -32, 32, 32]],
+    ]
+
+
 def test_copies_and_pickles():
     generator = DefaultAnchorGenerator(sizes=[[8]], aspect_ratios=[[1.0]], strides=[4])
     features = maps((3, 4))

@@ -190,6 +190,19 @@ def test_inference(name, images):
 
 
 @pytest.mark.parametrize("name", MAKERS)
+def test_gradients_of_detections(name):
+    model = MAKERS[name]().eval()
+    samples = inputs()
+    samples[1] = {**samples[0], "image": samples[0]["image"].flip(2)}
+    together = [x["instances"].pred_boxes.tensor.sum() for x in model(samples)]
+    singly = [model([x])[0]["instances"].pred_boxes.tensor.sum() for x in samples]
+    weight = model.head.bbox_pred.weight
+    got, wanted = (torch.autograd.grad(sum(x), weight)[0] for x in (together, singly))
+    assert wanted.abs().sum() > 0
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_nothing_detected(name):
     model = MAKERS[name](test_score_thresh=1.0).eval()
     with torch.no_grad():

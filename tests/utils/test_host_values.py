@@ -18,6 +18,15 @@ def test_remembered_until_changed() -> None:
         on_host([tensor])
 
 
+def test_tensors_of_inference_mode() -> None:
+    with torch.inference_mode():
+        tensor = torch.empty(3, device="meta")
+        remember_on_host(tensor, torch.zeros(3))
+        tensor.add_(1)
+        with pytest.raises(NotImplementedError):
+            on_host([tensor])
+
+
 def test_forgotten_with_the_tensor() -> None:
     from detectron2.utils import _host_values
 

@@ -12,6 +12,8 @@ import math
 
 import torch
 
+from detectron2.layers._dtypes import at_least_float32
+
 __all__ = ["ciou_loss", "diou_loss"]
 
 
@@ -26,10 +28,6 @@ def _check_corners(boxes: torch.Tensor) -> None:
             f"boxes must have x0 <= x1 and y0 <= y1, but {int(is_bad.sum())} have not, "
             f"the first of them {first}"
         )
-
-
-def _at_least_float32(boxes: torch.Tensor) -> torch.Tensor:
-    return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
 
 
 def _area(sides: torch.Tensor) -> torch.Tensor:
@@ -81,14 +79,14 @@ def _reduce(loss: torch.Tensor, reduction: str) -> torch.Tensor:
 
 def diou_losses(boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
     """:func:`diou_loss` of each pair, without its check, which waits for the device."""
-    boxes1, boxes2 = _at_least_float32(boxes1), _at_least_float32(boxes2)
+    boxes1, boxes2 = at_least_float32(boxes1), at_least_float32(boxes2)
     iou, distance = _iou_and_distance(boxes1, boxes2, eps)
     return 1 - iou + distance
 
 
 def ciou_losses(boxes1: torch.Tensor, boxes2: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
     """:func:`ciou_loss` of each pair, without its check, which waits for the device."""
-    boxes1, boxes2 = _at_least_float32(boxes1), _at_least_float32(boxes2)
+    boxes1, boxes2 = at_least_float32(boxes1), at_least_float32(boxes2)
     iou, distance = _iou_and_distance(boxes1, boxes2, eps)
     difference = _aspect_angle(boxes2) - _aspect_angle(boxes1)
     v = (4 / math.pi**2) * difference.square()

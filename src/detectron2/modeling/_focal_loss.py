@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2._ops.sigmoid_focal_loss import sigmoid_focal_loss
+from detectron2.layers._dtypes import at_least_float32
 
 
 def _has_operator(device: torch.device) -> bool:
@@ -18,7 +19,7 @@ def _formulation(
     logits: torch.Tensor, labels: torch.Tensor, alpha: float, gamma: float
 ) -> torch.Tensor:
     """What the operator computes, in PyTorch."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_float32(logits)
     is_target = torch.arange(logits.size(1), device=logits.device) == labels[:, None]
     is_counted = labels[:, None] >= 0
     # How wrong a prediction is; 0 where that does not count, so that no gradient is NaN.

@@ -105,6 +105,9 @@ class _AnchorCache:
 
     def put(self, sizes: Any, cells: list[torch.Tensor], anchors: list[torch.Tensor]) -> None:
         tensors = cells + anchors
+        # Tensors of inference mode do not tell whether they were changed.
+        if any(x.is_inference() for x in tensors):
+            return
         self._entries[sizes] = tensors, [x._version for x in tensors]
         self._entries.move_to_end(sizes)
         if len(self._entries) > _MOST_CACHED:
@@ -118,13 +121,25 @@ class _AnchorCache:
 class _GridAnchors(nn.Module):
     """Cell anchors on the grids of several feature maps; what both generators share."""
 
-    def __init__(self, cell_anchors: list[torch.Tensor], strides: list[int], offset: float) -> None:
+    def __init__(self, strides: Sequence[int], offset: float, **per_level: Any) -> None:
+        """Args:
+        strides: of each map.
+        offset: as for `DefaultAnchorGenerator`.
+        **per_level: arguments of ``generate_cell_anchors``, by the names that errors give them.
+        """
         super().__init__()
         assert 0.0 <= offset < 1.0, f"the anchors' offset must be in [0, 1), got {offset}"
-        self.strides = strides
-        self.num_features = len(strides)
-        self.cell_anchors = BufferList(cell_anchors)
+        # Before the cells, which a subclass may make of them.
+        self.strides = list(strides)
+        self.num_features = len(self.strides)
         self.offset = offset
+        arguments = [
+            _per_level(values, self.num_features, name.replace("_", " "))
+            for name, values in per_level.items()
+        ]
+        self.cell_anchors = BufferList(
+            [self.generate_cell_anchors(*of_level) for of_level in zip(*arguments, strict=True)]
+        )
         self._cache = _AnchorCache()
 
     @property
@@ -218,13 +233,7 @@ class DefaultAnchorGenerator(_GridAnchors):
         strides: pixels between locations, for each feature map.
         offset: where the first anchor's centre is, in strides; 0.5 is the middle of the cell.
         """
-        sizes = _per_level(sizes, len(strides), "sizes")
-        aspect_ratios = _per_level(aspect_ratios, len(strides), "aspect ratios")
-        cells = [
-            self.generate_cell_anchors(*of_level)
-            for of_level in zip(sizes, aspect_ratios, strict=True)
-        ]
-        super().__init__(cells, list(strides), offset)
+        super().__init__(strides, offset, sizes=sizes, aspect_ratios=aspect_ratios)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
@@ -279,14 +288,7 @@ class RotatedAnchorGenerator(_GridAnchors):
         angles: in degrees, counter-clockwise; a list for each feature map, or one for all.
         offset: where the first anchor's centre is, in strides; 0.5 is the middle of the cell.
         """
-        sizes = _per_level(sizes, len(strides), "sizes")
-        aspect_ratios = _per_level(aspect_ratios, len(strides), "aspect ratios")
-        angles = _per_level(angles, len(strides), "angles")
-        cells = [
-            self.generate_cell_anchors(*of_level)
-            for of_level in zip(sizes, aspect_ratios, angles, strict=True)
-        ]
-        super().__init__(cells, list(strides), offset)
+        super().__init__(strides, offset, sizes=sizes, aspect_ratios=aspect_ratios, angles=angles)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:

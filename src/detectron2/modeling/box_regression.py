@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 # Code written for upstream imports the losses from here.
 from detectron2.layers import cat, ciou_loss, diou_loss  # noqa: F401
+from detectron2.layers._dtypes import at_least_float32
 from detectron2.layers.losses import ciou_losses, diou_losses
 from detectron2.structures import Boxes
 
@@ -240,8 +241,7 @@ def _by_class(
             f"boxes must have {box_dim} columns, and deltas a multiple of it, "
             f"got {list(boxes.shape)} and {list(deltas.shape)}"
         )
-    if deltas.dtype != torch.float64:
-        deltas = deltas.float()
+    deltas = at_least_float32(deltas)
     # Not -1, of which there is no saying for 0 boxes.
     num_classes = deltas.shape[-1] // box_dim
     return deltas.unflatten(-1, [num_classes, box_dim]), boxes.to(deltas.dtype).unsqueeze(-2)
@@ -312,11 +312,13 @@ def _box_losses(
     loss_type: str,
     smooth_l1_beta: float,
 ) -> torch.Tensor:
-    """Regression losses of matched anchors, ``(N,)``, from ``(N, box_dim)``; float32."""
+    """Regression losses of matched anchors, ``(N,)``, from ``(N, box_dim)``; float32 at
+    least."""
     if loss_type == "smooth_l1":
         targets = box2box_transform.get_deltas(anchors, gt_boxes)
+        deltas = at_least_float32(deltas)
         losses = F.smooth_l1_loss(
-            deltas.float(), targets.float(), beta=smooth_l1_beta, reduction="none"
+            deltas, targets.to(deltas.dtype), beta=smooth_l1_beta, reduction="none"
         )
         return losses.sum(dim=-1)
     boxes = box2box_transform.apply_deltas(deltas, anchors)
@@ -370,7 +372,7 @@ def _dense_box_regression_loss(
     if not isinstance(gt_boxes, torch.Tensor):
         gt_boxes = torch.stack(gt_boxes)
     if fg_mask.numel() == 0:
-        return deltas.float().sum()
+        return at_least_float32(deltas).sum()
     num_foreground = None
     is_chosen = fg_mask
     if _counts_foreground(deltas.device):

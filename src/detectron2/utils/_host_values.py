@@ -17,8 +17,11 @@ _known = WeakIdKeyDictionary()
 
 
 def remember_on_host(tensor: torch.Tensor, values: torch.Tensor) -> None:
-    """Tell that ``tensor`` holds ``values``, which are on the CPU, until it is changed."""
-    if tensor.device.type != "cpu":
+    """Tell that ``tensor`` holds ``values``, which are on the CPU, until it is changed.
+
+    Tensors of inference mode, which do not tell whether they were changed, are forgotten.
+    """
+    if tensor.device.type != "cpu" and not tensor.is_inference():
         _known[tensor] = _Known(tensor._version, values)
 
 

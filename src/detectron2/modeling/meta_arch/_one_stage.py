@@ -55,7 +55,11 @@ class TopDetections:
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
             instances = Instances(image_size)
             # Sliced, then selected: of a selection, Inductor of PyTorch 2.11 has no strides.
-            instances.pred_boxes = Boxes(self.boxes[:, 0:count][i])
+            boxes = self.boxes[:, 0:count][i]
+            if boxes.requires_grad:
+                # Scaling the boxes of one image, in place, must not touch what others' need.
+                boxes = boxes.clone()
+            instances.pred_boxes = Boxes(boxes)
             instances.scores = self.scores[:, 0:count][i]
             instances.pred_classes = self.classes[:, 0:count][i]
             results.append(instances)

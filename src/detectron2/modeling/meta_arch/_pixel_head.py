@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from detectron2.layers._dtypes import at_least_float32
+
 
 def upsampled(x: torch.Tensor, factor: int) -> torch.Tensor:
     """``(N, C, H, W)`` to ``(N, C, factor * H, factor * W)``, bilinearly."""
@@ -57,8 +59,8 @@ class PixelHead(nn.Module):
         """Logits in the size of the targets."""
         if targets is None:
             raise ValueError(f"{type(self).__name__} needs targets in training, got None")
-        # In float32: half precision has no bilinear interpolation that is exact enough.
-        return upsampled(predictions.float(), self.common_stride)
+        # In float32 at least: half precision has no bilinear interpolation that is exact enough.
+        return upsampled(at_least_float32(predictions), self.common_stride)
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no _loss")

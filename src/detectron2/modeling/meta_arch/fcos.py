@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 # Code written for upstream imports some of these names from here.
 from detectron2.layers import ShapeSpec, batched_nms, cat
+from detectron2.layers._dtypes import at_least_float32
 from detectron2.modeling._labelling import pad_boxes
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import Backbone
@@ -192,10 +193,11 @@ class FCOS(OneStageDetector):
             box_reg_loss_type="giou",
         )
         targets = self.compute_ctrness_targets(anchors, gt_boxes)
+        centerness = at_least_float32(cat(pred_centerness, dim=1).squeeze(2))
         loss_ctrness = F.binary_cross_entropy_with_logits(
-            cat(pred_centerness, dim=1).squeeze(2).float(),
-            torch.where(is_positive, targets, 0.0),
-            weight=is_positive.float(),
+            centerness,
+            torch.where(is_positive, targets, 0.0).to(centerness.dtype),
+            weight=is_positive.to(centerness.dtype),
             reduction="sum",
         )
         return {

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
+from detectron2.layers._dtypes import at_least_float32
 from detectron2.modeling._labelling import match_batch
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.box_regression import (
@@ -328,10 +329,11 @@ class RPN(nn.Module):
             smooth_l1_beta=self.smooth_l1_beta,
             max_foreground=getattr(gt_labels, "max_positives", None),
         )
+        all_logits = at_least_float32(cat(pred_objectness_logits, dim=1))
         objectness_loss = F.binary_cross_entropy_with_logits(
-            cat(pred_objectness_logits, dim=1).float(),
-            is_positive.float(),
-            weight=(labels >= 0).float(),
+            all_logits,
+            is_positive.to(all_logits.dtype),
+            weight=(labels >= 0).to(all_logits.dtype),
             reduction="sum",
         )
         normalizer = self.batch_size_per_image * num_images

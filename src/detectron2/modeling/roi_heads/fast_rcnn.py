@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.layers._dtypes import at_least_float32
 from detectron2.layers.nms import batched_nms
 from detectron2.layers.shape_spec import ShapeSpec
 
@@ -40,10 +41,6 @@ __all__ = [
 __getattr__ = lazy_attributes(
     __name__, {"get_fed_loss_cls_weights": "detectron2.data.detection_utils"}
 )
-
-
-def _float32_at_least(x: torch.Tensor) -> torch.Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _log_classification_stats(
@@ -241,7 +238,7 @@ class FastRCNNOutputLayers(nn.Module):
         if self.use_sigmoid_ce:
             loss_cls = self.sigmoid_cross_entropy_loss(scores, gt_classes)
         else:
-            loss_cls = cross_entropy(_float32_at_least(scores), gt_classes, reduction="mean")
+            loss_cls = cross_entropy(at_least_float32(scores), gt_classes, reduction="mean")
         losses = {
             "loss_cls": loss_cls,
             "loss_box_reg": self.box_reg_loss(proposal_boxes, gt_boxes, deltas, gt_classes),
@@ -287,7 +284,7 @@ class FastRCNNOutputLayers(nn.Module):
             pred_class_logits: ``(R, K + 1)``; the last is not used.
             gt_classes: ``(R,)``, in [0, K]; for the background K all classes are wrong.
         """
-        logits = _float32_at_least(pred_class_logits)[:, :-1]
+        logits = at_least_float32(pred_class_logits)[:, :-1]
         if gt_classes.numel() == 0:
             return pred_class_logits.sum() * 0.0
         count, num_classes = logits.shape
@@ -409,6 +406,6 @@ class FastRCNNOutputLayers(nn.Module):
         """
         scores, _ = predictions
         counts = [len(p) for p in proposals]
-        scores = _float32_at_least(scores)
+        scores = at_least_float32(scores)
         probs = scores.sigmoid() if self.use_sigmoid_ce else F.softmax(scores, dim=-1)
         return probs.split(counts, dim=0)

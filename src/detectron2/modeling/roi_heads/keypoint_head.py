@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.layers._dtypes import at_least_float32
 from detectron2.layers.shape_spec import ShapeSpec
 
 # Code written for upstream imports some of these names from here.
@@ -83,9 +84,9 @@ def keypoint_rcnn_loss(
     storage.put_scalars_later(num_valid.reshape(1), _count_skipped, smoothing_hint=False)
 
     logits = pred_keypoint_logits.reshape(count * num_keypoints, side * side)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    loss = F.cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum")
+    loss = F.cross_entropy(
+        at_least_float32(logits), targets, ignore_index=_IGNORED, reduction="sum"
+    )
     return loss / (num_valid.clamp(min=1) if normalizer is None else normalizer)
 
 

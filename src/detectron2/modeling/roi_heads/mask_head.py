@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.layers._dtypes import at_least_float32
 from detectron2.layers._weight_init import c2_msra_fill
 from detectron2.layers.batch_norm import get_norm
 from detectron2.layers.shape_spec import ShapeSpec
@@ -72,8 +73,7 @@ def mask_rcnn_loss(
     targets = crop_gt_masks(present, side, pred_mask_logits.device)
     gt_classes = cat([x.gt_classes for x in present])
     logits = _masks_of_classes(pred_mask_logits, gt_classes).squeeze(1)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = at_least_float32(logits)
     _put_mask_accuracy(logits.detach(), targets)
     _visualize_masks(logits.detach(), targets, vis_period)
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
