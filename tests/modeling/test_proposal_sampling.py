@@ -170,6 +170,14 @@ def slow_iou(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(common / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - common))
 
 
+def test_choice_of_an_instance() -> None:
+    model = heads()
+    model._sample_proposals = lambda *args: (torch.tensor([1]), torch.tensor([3]))
+    with EventStorage():
+        (chosen,) = model.label_and_sample_proposals([proposals(4)], [targets(2)])
+    assert chosen.gt_classes.tolist() == [3]
+
+
 def test_without_appended_ground_truth() -> None:
     model = heads(proposal_append_gt=False, batch_size_per_image=100)
     with EventStorage():

@@ -278,13 +278,63 @@ class KeepsAll(RPN):
         return label
 
 
-def test_sampling_of_a_subclass():
-    rpn = make_rpn(KeepsAll, batch_size_per_image=2)
+def keeps_all(label):
+    assert label.dim() == 1
+    return label
+
+
+@pytest.mark.parametrize("kind", [KeepsAll, RPN])
+def test_other_sampling(kind):
+    rpn = make_rpn(kind, batch_size_per_image=2)
+    if kind is RPN:
+        rpn._subsample_labels = keeps_all
     images, features, gt = make_inputs()
     with EventStorage() as storage:
         _, losses = rpn(images, features, gt)
     assert all(loss.isfinite() for loss in losses.values())
     assert storage.latest()["rpn/num_neg_anchors"][0] > 2
+
+
+class AddsPositives(RPN):
+    def label_and_sample_anchors(self, anchors, gt_instances):
+        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        for label in labels:
+            label[:50] = 1
+        return labels, boxes
+
+
+def test_positives_that_a_subclass_adds(monkeypatch):
+    """They may be more than are drawn; only on CUDA that is a limit."""
+    rpn = make_rpn(AddsPositives, batch_size_per_image=4)
+    images, features, gt = make_inputs()
+    both = []
+    for on_cpu in (True, False):
+        name = "detectron2.modeling.box_regression._counts_foreground"
+        monkeypatch.setattr(name, lambda device, on_cpu=on_cpu: on_cpu)
+        torch.manual_seed(0)
+        with EventStorage():
+            both.append(rpn(images, features, gt)[1])
+    assert both[1]["loss_rpn_loc"].isfinite()
+    torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("kind", [RPN, RRPN])
+@pytest.mark.parametrize("training", [False, True])
+def test_other_decoding(kind, training):
+    box = torch.tensor([6.0, 7, 10, 12, 45][: 4 if kind is RPN else 5])
+
+    class Single(kind):
+        def _decode_proposals(self, anchors, pred_anchor_deltas):
+            boxes = super()._decode_proposals(anchors, pred_anchor_deltas)
+            assert [x.shape for x in boxes] == [x.shape for x in pred_anchor_deltas]
+            return [box.expand_as(x) for x in boxes]
+
+    images, features, gt = make_inputs(kind is RRPN)
+    with EventStorage():
+        proposals, _ = make_rpn(Single).train(training)(images, features, gt)
+    for of_image in proposals:
+        # NMS leaves one of each level.
+        assert torch.equal(of_image.proposal_boxes.tensor, box.expand(2, -1))
 
 
 @pytest.mark.parametrize("kind", [RPN, RRPN])
@@ -325,9 +375,9 @@ def test_a_transform_of_rows():
         with EventStorage(), torch.no_grad():
             proposals, losses = model.train()(images, features, gt)
             results.append([losses["loss_rpn_loc"], proposals[1].proposal_boxes.tensor])
-            anchors, logits, deltas = model.eval()._predict(features)
-            traced = model._find_proposals(anchors, logits, deltas, images.image_sizes)
-            results[-1].append(traced[1].proposal_boxes.tensor)
+            anchors, _, deltas = model.eval()._predict(features)
+            decoded = model._decode_proposals(anchors, deltas)
+            results[-1].append(decoded[1])
     torch.testing.assert_close(*results)
 
 

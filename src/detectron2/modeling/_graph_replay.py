@@ -17,6 +17,7 @@ from detectron2.layers.batch_norm import joint_affine_maps
 from detectron2.modeling._cuda_graph import CudaGraph, NotNowError
 from detectron2.modeling._graph_lanes import GraphLane
 from detectron2.modeling._module_watch import CannotWatchError, ModuleWatch
+from detectron2.modeling._own_methods import has_own
 
 logger = logging.getLogger(__name__)
 
@@ -382,8 +383,5 @@ class ReplayedModel(nn.Module):
 
     @torch.jit.unused
     def _has_own(self, cls: type, *names: str) -> bool:
-        """Whether a subclass, or this very object, has methods of its own for those of ``cls``."""
-        own = vars(self)
-        return any(
-            name in own or getattr(type(self), name) is not getattr(cls, name) for name in names
-        )
+        """As :func:`has_own`, where TorchScript does not look."""
+        return has_own(self, cls, *names)

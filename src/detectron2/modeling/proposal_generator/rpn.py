@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
 from detectron2.layers._dtypes import at_least_float32
 from detectron2.modeling._labelling import match_batch
+from detectron2.modeling._own_methods import has_own
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.box_regression import (
     Box2BoxTransform,
@@ -283,8 +284,8 @@ class RPN(nn.Module):
                 inside = all_anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 label.masked_fill_(~inside, -1)
         matched = padded_boxes.gather(1, matches[..., None].expand(-1, -1, padded_boxes.size(2)))
-        if type(self)._subsample_labels is not RPN._subsample_labels:
-            # One of a subclass knows of single images only.
+        if has_own(self, RPN, "_subsample_labels"):
+            # Another one knows of single images only.
             return [self._subsample_labels(label) for label in labels], list(matched)
         labels = self._subsample_labels(labels)
         most = int(self.batch_size_per_image * self.positive_fraction)
@@ -315,6 +316,9 @@ class RPN(nn.Module):
         num_images = len(gt_labels)
         is_positive = labels == 1
         counts = torch.stack([is_positive.sum(), (labels == 0).sum()]) / num_images
+        max_positives = getattr(gt_labels, "max_positives", None)
+        if has_own(self, RPN, "label_and_sample_anchors"):
+            max_positives = None  # Others may have been added.
         storage = get_event_storage()
         storage.put_scalar("rpn/num_pos_anchors", counts[0])
         storage.put_scalar("rpn/num_neg_anchors", counts[1])
@@ -327,7 +331,7 @@ class RPN(nn.Module):
             is_positive,
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
-            max_foreground=getattr(gt_labels, "max_positives", None),
+            max_foreground=max_positives,
         )
         all_logits = at_least_float32(cat(pred_objectness_logits, dim=1))
         objectness_loss = F.binary_cross_entropy_with_logits(
@@ -401,37 +405,40 @@ class RPN(nn.Module):
             image_sizes: (height, width) of each image.
         """
         with torch.no_grad():
-            if torch.jit.is_scripting() or torch.jit.is_tracing():
-                return self._find_proposals(
+            if not torch.jit.is_scripting() and self._selects_before_decoding():
+                return self._select_proposals(
                     anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
                 )
-            return self._select_proposals(
-                anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
+            return find_top_rpn_proposals(
+                self._decode_proposals(anchors, pred_anchor_deltas),
+                pred_objectness_logits,
+                image_sizes,
+                self.nms_thresh,
+                self.pre_nms_topk[self.training],
+                self.post_nms_topk[self.training],
+                self.min_box_size,
+                self.training,
             )
 
-    def _find_proposals(
-        self,
-        anchors: list[Boxes],
-        logits: list[torch.Tensor],
-        deltas: list[torch.Tensor],
-        image_sizes: list[tuple[int, int]],
-    ) -> list[Instances]:
-        """All anchors moved, and then chosen from: what scripts and traces do."""
+    @torch.jit.unused
+    def _selects_before_decoding(self) -> bool:
+        """Neither in a trace, nor where a subclass decodes in its own way."""
+        return not (torch.jit.is_tracing() or has_own(self, RPN, "_decode_proposals"))
+
+    def _decode_proposals(
+        self, anchors: list[Boxes], pred_anchor_deltas: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """All anchors, moved: boxes ``(N, R_i, box_dim)`` of each level.
+
+        It is for scripts, for traces and for subclasses, which may override it. Otherwise, only
+        those are moved that are among the best.
+        """
         proposals: list[torch.Tensor] = []
-        for boxes, of_level in zip(anchors, deltas):  # noqa: B905
+        for boxes, of_level in zip(anchors, pred_anchor_deltas):  # noqa: B905
             its_anchors = boxes.tensor.expand_as(of_level).flatten(0, 1)
             moved = self.box2box_transform.apply_deltas(of_level.flatten(0, 1), its_anchors)
             proposals.append(moved.reshape(of_level.shape))
-        return find_top_rpn_proposals(
-            proposals,
-            logits,
-            image_sizes,
-            self.nms_thresh,
-            self.pre_nms_topk[self.training],
-            self.post_nms_topk[self.training],
-            self.min_box_size,
-            self.training,
-        )
+        return proposals
 
     @torch.jit.unused
     def _select_proposals(
@@ -441,7 +448,7 @@ class RPN(nn.Module):
         deltas: list[torch.Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """The same; only those anchors are moved that are among the best."""
+        """What :meth:`predict_proposals` gives; only the best anchors are moved."""
         candidates, boxes = self._move_best(anchors, logits, deltas)
         return select_proposals(
             boxes,

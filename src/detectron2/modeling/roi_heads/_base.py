@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from detectron2.config.config import CfgNode, configurable
+from detectron2.modeling._own_methods import has_own
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads._matching import match_proposals
@@ -177,7 +178,7 @@ class ROIHeads(nn.Module):
             [p.proposal_boxes for p in proposals],
         )
         boxes = [p.proposal_boxes.tensor for p in proposals]
-        if type(self)._sample_proposals is not ROIHeads._sample_proposals:
+        if has_own(self, ROIHeads, "_sample_proposals"):
             return [
                 self._sample_by_override(*of_image)
                 for of_image in zip(boxes, matches, labels, targets, strict=True)
