@@ -219,6 +219,20 @@ def test_hooks_see_the_parts():
     assert seen == ["norm", True]
 
 
+@pytest.mark.parametrize("of_norm", [False, True])
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, FrozenBatchNorm2d])
+def test_what_hooks_have_seen_stays(of_norm, norm):
+    conv = Conv2d(3, 4, 3, norm=norm(4))
+    module = conv.norm if of_norm else conv
+    seen, grads = [], []
+    module.register_forward_hook(lambda module, args, output: seen.append(output))
+    module.register_full_backward_hook(lambda module, inputs, outputs: grads.extend(outputs))
+    y = conv_relu(conv, torch.randn(2, 3, 6, 6), torch.randn(2, 4, 4, 4))
+    y.sum().backward()
+    assert seen[0].min() < 0
+    assert torch.equal(grads[0], (y > 0).float())
+
+
 def test_global_hooks_see_the_parts():
     conv = layer(activation=nn.ReLU())
     seen = []

@@ -191,6 +191,9 @@ def conv_relu(
         if y is not None:
             return y
     y = conv(x)
+    if any(has_hooks(module) for module in conv.modules()):
+        # What hooks were given must not be written to.
+        return F.relu(y if residual is None else y + residual)
     if residual is not None:
         y += residual
     return F.relu_(y)
