@@ -411,6 +411,19 @@ def test_batch_norm_of_the_head_keeps_levels_apart():
         head([torch.randn(2, 8, 5, 5)])
 
 
+@pytest.mark.parametrize("kind", [RetinaNetHead, FCOSHead])
+def test_levels_stay_apart_after_a_failure(kind):
+    arguments = {"num_anchors": 2} if kind is RetinaNetHead else {}
+    head = kind(input_shape=LEVELS, num_classes=2, conv_dims=[8], norm="BN", **arguments).eval()
+    for norm in head.cls_subnet[1]:
+        norm.running_mean.normal_()
+    x = [torch.randn(2, 8, 5, 5), torch.randn(2, 8, 3, 3)]
+    wanted = head(x)
+    with pytest.raises(RuntimeError):
+        head([x[0], torch.randn(2, 9, 3, 3)])
+    torch.testing.assert_close(head(x), wanted)
+
+
 def test_head_compiles_to_one_graph():
     head = make_fcos().head
     graph = torch.compile(head, backend="eager", fullgraph=True)

@@ -88,6 +88,7 @@ def test_inference_equals_slow_one(agnostic: bool, topk: int) -> None:
         scores.append(torch.rand(count, K + 1))
     boxes[0][3, 1] = math.nan
     scores[1][2, K] = math.inf  # The background's score, too, must be finite.
+    scores[0][7, 1] = 0.3  # Not above the threshold.
     results, kept = fast_rcnn_inference(boxes, scores, sizes, 0.3, 0.4, topk)
     assert sum(len(r) for r in results) > 0 or topk == 0
     for i, (result, rows) in enumerate(zip(results, kept, strict=True)):
@@ -167,6 +168,19 @@ def test_softmax_losses_and_gradients(agnostic: bool) -> None:
     torch.testing.assert_close(losses["loss_box_reg"], wanted_box)
     torch.testing.assert_close(scores.grad, wanted_scores.grad)
     torch.testing.assert_close(deltas.grad, wanted_deltas.grad)
+
+
+@pytest.mark.parametrize("kind", ["smooth_l1", "giou"])
+def test_targets_get_no_gradient(kind: str) -> None:
+    predictor, x = layers(box_reg_loss_type=kind), labelled(6)
+    for name in ("proposal_boxes", "gt_boxes"):
+        x.get(name).tensor.requires_grad_()
+    with EventStorage():
+        losses = predictor.losses(predictor(torch.randn(6, 7)), [x])
+    sum(losses.values()).backward()
+    assert predictor.bbox_pred.weight.grad.abs().sum() > 0
+    assert x.proposal_boxes.tensor.grad is None
+    assert x.gt_boxes.tensor.grad is None
 
 
 def test_one_weight_for_both_losses() -> None:

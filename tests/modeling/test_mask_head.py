@@ -79,17 +79,21 @@ def test_loss_of_nothing_stays_on_the_graph() -> None:
 
 def test_events() -> None:
     x = instances(1)[0]
-    x.proposal_boxes, x.gt_classes = x.gt_boxes, torch.zeros(1).long()  # A target of ones.
+    x.gt_classes = torch.zeros(1).long()
+    # A target of ones in its upper half.
+    x.proposal_boxes = Boxes(x.gt_boxes.tensor * torch.tensor([1.0, 1, 1, 2]))
+    x.proposal_boxes.tensor[:, 3] -= x.gt_boxes.tensor[:, 1]
     logits = torch.ones(1, K, SIDE, SIDE)
-    logits[0, 0, 0] = -1
+    logits[0, 0, SIDE // 2 :] = -1
+    logits[0, 0, [0, -1, -2]] *= -1
     with EventStorage() as storage:
         mask_rcnn_loss(logits, [x])
         latest = {name: value for name, (value, _) in storage.latest().items()}
     assert latest == pytest.approx(
         {
-            "mask_rcnn/accuracy": 1 - 1 / SIDE,
-            "mask_rcnn/false_positive": 0,
-            "mask_rcnn/false_negative": 1 / SIDE,
+            "mask_rcnn/accuracy": 1 - 3 / SIDE,
+            "mask_rcnn/false_positive": 2 / (SIDE // 2),
+            "mask_rcnn/false_negative": 1 / (SIDE // 2),
         }
     )
 

@@ -268,6 +268,30 @@ class TestCascade:
             torch.testing.assert_close(clipped.tensor[row], box)
             torch.testing.assert_close(average[row, c], score)
 
+    def test_each_stage_has_a_threshold_of_its_own(self) -> None:
+        heads, gt = cascade(), targets(1)
+        gt.gt_boxes = Boxes([[0.0, 0, 20, 20]])
+        boxes = torch.tensor([[0.0, 0, 20, 20 * iou] for iou in (0.45, 0.55, 0.65, 0.75)])
+        for stage, background in enumerate((1, 2, 3)):
+            given = [Instances(SIZE, proposal_boxes=Boxes(boxes))]
+            with EventStorage():
+                (labelled,) = heads._match_and_label_boxes(given, stage, [gt])
+            is_background = labelled.gt_classes == K
+            assert is_background.tolist() == [True] * background + [False] * (4 - background)
+
+    def test_stages_share_the_gradient_of_the_features(self) -> None:
+        heads, given = cascade(), [proposals(5), proposals(4)]
+        maps = [x.requires_grad_() for x in features().values()]
+        weight = heads.box_head[1].fc1.weight
+        grads = []
+        for training in (True, False):
+            scores, _ = heads.train(training)._run_stage(maps, given, 1)
+            grads.append(torch.autograd.grad(scores.square().sum(), [weight, *maps]))
+        (of_weight, *of_maps), (wanted, *whole) = grads
+        torch.testing.assert_close(of_weight, wanted)
+        for a, b in zip(of_maps, whole, strict=True):
+            torch.testing.assert_close(a, b / 3)
+
     def test_gradient_is_scaled(self) -> None:
         x = torch.randn(3, requires_grad=True)
         y = _ScaleGradient.apply(x, 0.25)
@@ -322,10 +346,11 @@ class TestRes5:
         assert len(shared) == sum(len(x) for x in foreground) > 0
 
     def test_shared_features_are_those_of_the_boxes(self) -> None:
-        heads, seen, maps = self.heads(), [], features()
+        heads, seen, maps = self.heads(), [], features(3)
         heads.mask_head.register_forward_pre_hook(lambda _, args: seen.append(args))
+        given, gt = [proposals(n) for n in (30, 20, 25)], [targets(n) for n in (4, 3, 4)]
         with EventStorage():
-            heads(None, maps, [proposals(30), proposals(20)], [targets(4), targets(3)])
+            heads(None, maps, given, gt)
         shared, foreground = seen[0]
         again = heads._shared_roi_transform([maps["p2"]], [x.proposal_boxes for x in foreground])
         torch.testing.assert_close(shared, again)

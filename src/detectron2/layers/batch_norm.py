@@ -424,6 +424,10 @@ class CycleBatchNormList(nn.ModuleList):
         self._next = (self._next + 1) % len(self)
         return _affine(x, self.weight, self.bias) if self._affine else x
 
+    def restart(self) -> None:
+        """Take the first batch norm next, as where a sequence of levels was broken off."""
+        self._next = 0
+
     def extra_repr(self) -> str:
         return f"affine={self._affine}"
 

@@ -277,9 +277,7 @@ class FCOSHead(RetinaNetHead):
             For each level, class logits ``(N, K, H_i, W_i)``, deltas ``(N, 4, H_i, W_i)`` and
             logits of the centre-ness ``(N, 1, H_i, W_i)``.
         """
-        assert len(features) == self._num_features, (
-            f"the head is for {self._num_features} levels, got {len(features)}"
-        )
+        self._begin(features)
         logits: list[torch.Tensor] = []
         deltas: list[torch.Tensor] = []
         centerness: list[torch.Tensor] = []

@@ -304,6 +304,20 @@ class RetinaNetHead(nn.Module):
             "prior_prob": retinanet.PRIOR_PROB,
         }
 
+    def _begin(self, features: list[torch.Tensor]) -> None:
+        assert len(features) == self._num_features, (
+            f"the head is for {self._num_features} levels, got {len(features)}"
+        )
+        if not torch.jit.is_scripting():
+            self._restart_norms()
+
+    @torch.jit.unused
+    def _restart_norms(self) -> None:
+        """Let norms that take turns begin with the first level, also after a call that failed."""
+        for module in self.modules():
+            if isinstance(module, CycleBatchNormList):
+                module.restart()
+
     def forward(
         self, features: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -316,9 +330,7 @@ class RetinaNetHead(nn.Module):
             For each level, class logits ``(N, A * K, H_i, W_i)`` and deltas from the anchors
             ``(N, A * 4, H_i, W_i)``, those of an anchor one after the other.
         """
-        assert len(features) == self._num_features, (
-            f"the head is for {self._num_features} levels, got {len(features)}"
-        )
+        self._begin(features)
         logits: list[torch.Tensor] = []
         deltas: list[torch.Tensor] = []
         for feature in features:
