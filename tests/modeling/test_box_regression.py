@@ -219,6 +219,28 @@ def test_dense_loss_of_no_foreground(on_cpu, kind, most, monkeypatch):
     assert all(not grad.any() for grad in torch.autograd.grad(loss, deltas))
 
 
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("kind", ["smooth_l1", *LOSSES])
+@pytest.mark.parametrize("most", [None, 20])
+def test_predictions_of_the_background_do_not_count(on_cpu, kind, most, monkeypatch):
+    if not on_cpu:
+        monkeypatch.setattr(
+            "detectron2.modeling.box_regression._counts_foreground", lambda device: False
+        )
+    anchors, deltas, gt_boxes, mask = dense_problem()
+    transform = Box2BoxTransform((1.0,) * 4, scale_clamp=math.inf)
+    for of_level, is_chosen in zip(deltas, mask.split([x.size(1) for x in deltas], 1), strict=True):
+        of_level.data[~is_chosen] = 1e30
+    loss = _dense_box_regression_loss(
+        anchors, transform, deltas, gt_boxes, mask, kind, max_foreground=most
+    )
+    assert loss.isfinite()
+    grads = torch.cat(torch.autograd.grad(loss, deltas), dim=1)
+    assert grads.isfinite().all()
+    assert not grads[~mask].any()
+    assert grads[mask].any(dim=1).all()
+
+
 def test_dense_loss_tells_of_more_foreground_than_was_promised(monkeypatch):
     monkeypatch.setattr(
         "detectron2.modeling.box_regression._counts_foreground", lambda device: False

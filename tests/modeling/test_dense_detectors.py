@@ -285,6 +285,27 @@ def fcos_match(model, anchors, gt):
     return torch.tensor(labels), torch.tensor(matched)
 
 
+def test_levels_of_fcos_have_ranges_of_sizes():
+    strides = [8, 16, 32]
+    generator = DefaultAnchorGenerator(
+        sizes=[[s] for s in strides], aspect_ratios=[1.0], strides=strides
+    )
+    anchors = generator([torch.zeros(1, 1, 640 // s, 640 // s) for s in strides])
+    # The farthest side is by about half of these away: up to 64 pixels, to 128, and more.
+    sides = torch.tensor([10.0, 60, 110, 126, 131, 160, 250, 261, 600, 630])
+    corners = (640 - sides)[:, None] * torch.rand(len(sides), 2)
+    boxes = torch.cat([corners, corners + sides[:, None] * torch.rand(len(sides), 2)], dim=1)
+    boxes[::2, 2:] = corners[::2] + sides[::2, None]
+    gt = Instances((640, 640), gt_boxes=Boxes(boxes), gt_classes=torch.arange(len(sides)) % CLASSES)
+    model = make_fcos()
+    (labels,), (matched,) = model.label_anchors(anchors, [gt])
+    wanted, wanted_boxes = fcos_match(model, anchors, gt)
+    assert torch.equal(labels, wanted)
+    positive = labels != CLASSES
+    assert all(x.any() for x in positive.split([len(x) for x in anchors]))
+    torch.testing.assert_close(matched[positive], wanted_boxes[positive])
+
+
 @pytest.mark.parametrize("counts", [(3, 4), (0, 4), (0, 0)])
 def test_training_of_fcos(counts):
     model = make_fcos()

@@ -62,6 +62,7 @@ class Model:
         self.conv = Conv2d(3, 4, 3, bias=False, norm=FrozenBatchNorm2d(4), activation=F.relu)
         self.head = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
         self.conv.eval()
+        self.conv.topk = {True: 3, False: [2]}
         self.consumer = nn.Linear(4, 4)
         self.settings = {"factor": 1.5, "levels": ["p2"]}
         self.kept = torch.ones(1)
@@ -238,6 +239,14 @@ def change_attribute(model):
     model.head[2].momentum = 0.3
 
 
+def change_dict_of_module(model):
+    model.conv.topk[True] = 2
+
+
+def change_list_within_dict_of_module(model):
+    model.conv.topk[False][0] = 1
+
+
 def change_eps(model):
     model.conv.norm.eps = 0.5
 
@@ -297,6 +306,8 @@ REFUSED = [override_forward, train_a_part, listen, listen_before, listen_to_cons
         change_setting,
         change_setting_within,
         change_attribute,
+        change_dict_of_module,
+        change_list_within_dict_of_module,
         change_eps,
         change_eps_of_batch_norm,
         change_activation,

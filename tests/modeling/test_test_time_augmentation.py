@@ -117,6 +117,15 @@ def test_merged(mask_on: bool) -> None:
         assert mirrored.pred_boxes.tensor.tolist() == [[30, 20, 110, 60]]
 
 
+def test_merged_are_all_that_have_a_score() -> None:
+    augmented = GeneralizedRCNNWithTTA(config(), model(), versions)
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 8, 9], [0, 0, 9, 9], [20, 0, 29, 9]])
+    scores = torch.tensor([1e-4, 2e-4, 3e-4, 0])
+    merged = augmented._merge_detections(boxes, scores, torch.tensor([0, 0, 2, 1]), SIZE)
+    assert merged.pred_classes.tolist() == [2, 0]
+    assert merged.scores.tolist() == pytest.approx([3e-4, 2e-4])
+
+
 def test_turned_off_heads_are_turned_on_after_an_error() -> None:
     augmented = GeneralizedRCNNWithTTA(config(), model(), versions)
     heads, seen = augmented.model.roi_heads, []
