@@ -283,6 +283,13 @@ class TestSemSegFPNHead:
         half = head.losses(head.layers(features).half(), gt)["loss_sem_seg"]
         assert half.dtype == torch.float32
 
+    def test_nothing_counts(self) -> None:
+        head = sem_seg_head(ignore_value=255)
+        _, losses = head(maps(), torch.full((2, 64, 96), 255))
+        assert losses["loss_sem_seg"] == 0
+        losses["loss_sem_seg"].backward()
+        assert all(not p.grad.any() for p in head.parameters())
+
     def test_norm(self) -> None:
         assert "p2.0.norm.weight" in sem_seg_head(conv_dims=32, norm="GN").state_dict()
         assert "p2.0.bias" not in sem_seg_head(conv_dims=32, norm="GN").state_dict()

@@ -245,6 +245,9 @@ def test_weights_of_the_semantic_loss(loss):
     first = head.losses(logits, targets, only_first)["loss_sem_seg"]
     expected = (logits[0, :, 0, 0].logsumexp(0) - logits[0, targets[0, 0, 0], 0, 0]) / 64
     torch.testing.assert_close(first, expected)
+    nothing = torch.full((1, 8, 8), head.ignore_value)
+    for weights in (None, ones):
+        assert head.losses(logits, nothing, weights)["loss_sem_seg"] == 0
 
 
 def test_offsets_under_autocast():

@@ -557,6 +557,14 @@ def test_semantic_model():
     assert output["sem_seg"].shape == (4, 30, 50)
 
 
+def test_semantic_head_where_nothing_counts():
+    head = build_sem_seg_head(semantic_config(TWO_FEATURES), SHAPES).train()
+    _, losses = head(features(2), torch.full((2, 64, 80), 255))
+    sum(losses.values()).backward()
+    assert [x.item() for x in losses.values()] == [0, 0]
+    assert not any(p.grad.any() for p in head.parameters())
+
+
 def test_semantic_head_under_autocast():
     head = build_sem_seg_head(semantic_config(TWO_FEATURES), SHAPES)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -12,11 +12,16 @@ def upsampled(x: torch.Tensor, factor: int) -> torch.Tensor:
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
+def mean_or_zero(loss: torch.Tensor, targets: torch.Tensor, ignore_value: int) -> torch.Tensor:
+    """A mean loss of the pixels that count; 0, on the graph, where none do and it is NaN."""
+    return torch.where((targets != ignore_value).any(), loss, 0.0)
+
+
 class PixelHead(nn.Module):
     """A head whose logits are those of the pixels at a stride.
 
-    Subclasses have the attributes ``common_stride`` and ``loss_weight``, and the methods
-    ``layers``, which makes logits ``(N, K, h, w)`` at the common stride of feature maps by name,
+    Subclasses have the attributes ``common_stride``, ``ignore_value`` (the label of pixels that do
+    not count) and ``loss_weight``, and the methods ``layers``, which makes logits ``(N, K, h, w)`` at the common stride of feature maps by name,
     and ``_loss``, the mean loss of logits and targets in the size of the input.
     """
 
@@ -41,7 +46,7 @@ class PixelHead(nn.Module):
     def losses(
         self, predictions: torch.Tensor, targets: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """The loss ``loss_sem_seg``, a mean over the pixels that count.
+        """The loss ``loss_sem_seg``, a mean over the pixels that count; 0 where none do.
 
         Args:
             predictions: logits ``(N, K, h, w)`` at the common stride.
@@ -51,6 +56,7 @@ class PixelHead(nn.Module):
             ValueError: there are no targets.
         """
         loss = self._loss(self._logits_of_targets(predictions, targets), targets)
+        loss = mean_or_zero(loss, targets, self.ignore_value)
         return {"loss_sem_seg": loss * self.loss_weight}
 
     def _logits_of_targets(

@@ -14,7 +14,7 @@ from detectron2.layers.shape_spec import ShapeSpec
 # Code written for upstream imports some of these names from here.
 from detectron2.modeling.backbone.build import build_backbone  # noqa: F401
 from detectron2.modeling.meta_arch._images import ImageModel, output_size
-from detectron2.modeling.meta_arch._pixel_head import upsampled
+from detectron2.modeling.meta_arch._pixel_head import mean_or_zero, upsampled
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.semantic_seg import SEM_SEG_HEADS_REGISTRY, build_sem_seg_head
 from detectron2.modeling.postprocessing import sem_seg_postprocess
@@ -273,7 +273,7 @@ class PanopticDeepLabSemSegHead(DeepLabV3PlusHead):
         if isinstance(self.loss, DeepLabCE):
             loss = self.loss(logits, targets, weights)
         elif weights is None:
-            loss = self.loss(logits, targets)
+            loss = mean_or_zero(self.loss(logits, targets), targets, self.ignore_value)
         else:
             of_pixels = F.cross_entropy(
                 logits, targets, ignore_index=self.ignore_value, reduction="none"

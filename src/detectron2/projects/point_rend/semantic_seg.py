@@ -5,10 +5,12 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from detectron2.config import CfgNode
+from detectron2.layers._dtypes import at_least_float32
 from detectron2.layers.shape_spec import ShapeSpec
 
 # Code written for upstream imports some of these names from here.
 from detectron2.layers.wrappers import cat
+from detectron2.modeling.meta_arch._pixel_head import mean_or_zero
 from detectron2.modeling.meta_arch.semantic_seg import SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.point_rend.point_features import (
     get_uncertain_point_coords_on_grid,
@@ -104,10 +106,12 @@ class PointRendSemSegHead(nn.Module):
                 self.importance_sample_ratio,
             )
             point_targets = _labels_at(targets, point_coords)
-        logits = self._point_logits(features, coarse_logits, point_coords).float()
-        losses["loss_sem_seg_point"] = F.cross_entropy(
+        logits = self._point_logits(features, coarse_logits, point_coords)
+        logits = at_least_float32(logits)
+        loss = F.cross_entropy(
             logits, point_targets, reduction="mean", ignore_index=self.ignore_value
         )
+        losses["loss_sem_seg_point"] = mean_or_zero(loss, point_targets, self.ignore_value)
         return None, losses
 
     def _point_logits(
