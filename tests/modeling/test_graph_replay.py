@@ -768,6 +768,21 @@ def test_methods_of_ones_own_are_called(kind):
     assert not model._detects_at_once()
 
 
+@pytest.mark.parametrize("how", ["instance", "subclass", "class"])
+@pytest.mark.parametrize("name", ["forward", "predict_proposals", "_decode_proposals"])
+def test_proposals_of_ones_own(how, name, monkeypatch):
+    rpn = make_model("mask", "cpu").proposal_generator
+    assert rpn.proposes_on_device()
+    own = getattr(type(rpn), name)
+    if how == "instance":
+        setattr(rpn, name, lambda *args: own(rpn, *args))
+    elif how == "subclass":
+        rpn.__class__ = type("Own", (type(rpn),), {})
+    else:
+        monkeypatch.setattr(type(rpn), name, lambda *args: own(*args))
+    assert not rpn.proposes_on_device()
+
+
 @pytest.mark.parametrize("kind", ["mask", "retinanet"])
 def test_compilers_see_the_model_as_it_is(kind):
     model = make_model(kind, "cpu")

@@ -170,9 +170,12 @@ def slow_iou(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(common / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - common))
 
 
-def test_choice_of_an_instance() -> None:
+@pytest.mark.parametrize("where", ["instance", "class"])
+def test_other_choice(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = heads()
-    model._sample_proposals = lambda *args: (torch.tensor([1]), torch.tensor([3]))
+    owner = model if where == "instance" else ROIHeads
+    choose = lambda *args: (torch.tensor([1]), torch.tensor([3]))  # noqa: E731
+    monkeypatch.setattr(owner, "_sample_proposals", choose)
     with EventStorage():
         (chosen,) = model.label_and_sample_proposals([proposals(4)], [targets(2)])
     assert chosen.gt_classes.tolist() == [3]

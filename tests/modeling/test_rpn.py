@@ -283,11 +283,13 @@ def keeps_all(label):
     return label
 
 
-@pytest.mark.parametrize("kind", [KeepsAll, RPN])
-def test_other_sampling(kind):
-    rpn = make_rpn(kind, batch_size_per_image=2)
-    if kind is RPN:
+@pytest.mark.parametrize("how", ["subclass", "instance", "class"])
+def test_other_sampling(how, monkeypatch):
+    rpn = make_rpn(KeepsAll if how == "subclass" else RPN, batch_size_per_image=2)
+    if how == "instance":
         rpn._subsample_labels = keeps_all
+    if how == "class":
+        monkeypatch.setattr(RPN, "_subsample_labels", KeepsAll._subsample_labels)
     images, features, gt = make_inputs()
     with EventStorage() as storage:
         _, losses = rpn(images, features, gt)

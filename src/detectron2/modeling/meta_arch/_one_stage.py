@@ -14,6 +14,7 @@ from detectron2.layers import batched_nms
 from detectron2.modeling._constants import box_limits
 from detectron2.modeling._focal_loss import sigmoid_focal_loss_sum
 from detectron2.modeling._nms_selection import nms_mask, take
+from detectron2.modeling._own_methods import works_around
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import apply_deltas_by_row
 from detectron2.modeling.meta_arch._images import image_inputs
@@ -86,6 +87,7 @@ def focal_loss_of_levels(
     return torch.stack(losses).sum()
 
 
+@works_around("forward_inference", "inference_single_image", "_transpose_dense_predictions")
 class OneStageDetector(DenseDetector):
     """A dense detector of classes by the focal loss, and of one box an anchor.
 

@@ -21,8 +21,9 @@ class PixelHead(nn.Module):
     """A head whose logits are those of the pixels at a stride.
 
     Subclasses have the attributes ``common_stride``, ``ignore_value`` (the label of pixels that do
-    not count) and ``loss_weight``, and the methods ``layers``, which makes logits ``(N, K, h, w)`` at the common stride of feature maps by name,
-    and ``_loss``, the mean loss of logits and targets in the size of the input.
+    not count) and ``loss_weight``, and the methods ``layers``, which makes logits ``(N, K, h, w)``
+    at the common stride of feature maps by name, and ``_loss``, the mean loss of logits and
+    targets in the size of the input.
     """
 
     def forward(

@@ -206,12 +206,15 @@ class GeneralizedRCNN(ImageModel):
         self, images: ImageList
     ) -> tuple[dict[str, torch.Tensor], list[Instances]] | None:
         """The same by a CUDA graph, to be used up before the next; None if there is none."""
-        if type(self.proposal_generator) is not RPN or not self._may_replay(images.tensor):
+        generator = self.proposal_generator
+        if not (isinstance(generator, RPN) and generator.proposes_on_device()):
+            return None
+        if not self._may_replay(images.tensor):
             return None
         computed = self.graph_replay(
             self._compute_features_and_proposals,
             image_inputs(images),
-            [self.backbone, self.proposal_generator],
+            [self.backbone, generator],
             self._feature_consumers(),
         )
         if computed is None:

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, cat
 from detectron2.layers._dtypes import at_least_float32
 from detectron2.modeling._labelling import match_batch
-from detectron2.modeling._own_methods import has_own
+from detectron2.modeling._own_methods import has_own, works_around
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.box_regression import (
     Box2BoxTransform,
@@ -152,6 +152,10 @@ class _SampledLabels(list):
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
+@works_around(
+    *("_subsample_labels", "label_and_sample_anchors"),
+    *("forward", "predict_proposals", "_decode_proposals"),
+)
 class RPN(nn.Module):
     """Region proposal network: scores anchors, moves them, and proposes the best.
 
@@ -471,11 +475,17 @@ class RPN(nn.Module):
         return candidates, apply_deltas_by_row(self.box2box_transform, deltas, best_anchors)
 
     @torch.jit.unused
+    def proposes_on_device(self) -> bool:
+        """Whether :meth:`propose_on_device` does what :meth:`forward` would."""
+        methods = ("forward", "predict_proposals", "_decode_proposals")
+        return type(self) is RPN and not has_own(self, RPN, *methods)
+
+    @torch.jit.unused
     def propose_on_device(
         self, features: dict[str, torch.Tensor], limits: torch.Tensor
     ) -> tuple[TopProposals, list[torch.Tensor]]:
-        """What :meth:`forward` does in evaluation mode, without waiting for the device; of `RPN`
-        itself, not of subclasses.
+        """What :meth:`forward` does in evaluation mode, without waiting for the device; only where
+        :meth:`proposes_on_device`.
 
         Args:
             features: as there.

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from detectron2.config.config import CfgNode, configurable
-from detectron2.modeling._own_methods import has_own
+from detectron2.modeling._own_methods import has_own, works_around
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads._matching import match_proposals
@@ -38,6 +38,7 @@ def build_roi_heads(cfg: CfgNode, input_shape: dict[str, Any]) -> nn.Module:
     return ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)(cfg, input_shape)
 
 
+@works_around("_sample_proposals")
 class ROIHeads(nn.Module):
     """Per-region computation of two-stage detectors.
 
