@@ -219,6 +219,13 @@ def test_hooks_see_the_parts():
     assert seen == ["norm", True]
 
 
+def test_autocast_leaves_float64_alone():
+    conv, x = layer(), numbers(9, 2, 4, 7, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv_relu(conv, x)
+    torch.testing.assert_close(y, conv_relu(conv, x))
+
+
 @pytest.mark.parametrize("of_norm", [False, True])
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, FrozenBatchNorm2d])
 def test_what_hooks_have_seen_stays(of_norm, norm):

@@ -364,6 +364,12 @@ class TestRes5:
 
 
 class TestRotated:
+    def test_upright_boxes_are_clipped(self) -> None:
+        boxes = torch.tensor([[70.0, 30, 40, 20, 0], [70, 30, 40, 20, 45]])
+        scores = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+        (result,), _ = fast_rcnn_inference_rotated([boxes], [scores], [SIZE], 0.5, 1.0, 9)
+        assert result.pred_boxes.tensor.tolist() == [[65, 30, 30, 20, 0], [70, 30, 40, 20, 45]]
+
     def test_inference(self) -> None:
         boxes = torch.rand(12, 5) * torch.tensor([80.0, 60, 40, 40, 360])
         scores = torch.rand(12, K + 1)
