@@ -233,11 +233,13 @@ def test_indexing_polygons() -> None:
     assert indices(masks[1:4]) == [1, 2, 3]
     assert indices(masks[[3, 0]]) == [3, 0]
     assert indices(masks[is_chosen]) == indices(masks[is_chosen.numpy()]) == [0, 2, 4]
+    assert indices(masks[is_chosen.byte()]) == [0, 2, 4]
     assert indices(masks[torch.tensor([3, 3, 0])]) == [3, 3, 0]
     assert indices(masks[np.int64(1)]) == [1]
     for nothing in ([], torch.zeros(0), torch.zeros(5, dtype=torch.bool), slice(3, 3)):
         assert len(masks[nothing]) == 0
-    for wrong in (torch.tensor([0.5]), torch.tensor([True]), torch.zeros(1, 1, dtype=torch.int64)):
+    one = torch.ones(1, dtype=torch.uint8)
+    for wrong in (torch.tensor([0.5]), one, one.bool(), torch.zeros(1, 1, dtype=torch.int64)):
         with pytest.raises(IndexError, match="5 polygon masks cannot be indexed"):
             masks[wrong]
     with pytest.raises(IndexError):
