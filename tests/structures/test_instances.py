@@ -275,3 +275,10 @@ def test_compiled_code_may_use_instances_without_a_graph_break():
         scores = torch.rand(count)
         for actual, expected in zip(compiled(scores), first_half_twice(scores), strict=True):
             assert torch.equal(actual, expected)
+
+    def with_both(scores, boxes):
+        return Instances(SIZE, scores=scores, boxes=Boxes(boxes)).boxes.tensor
+
+    compiled = torch.compile(with_both, fullgraph=True, backend="eager", dynamic=True)
+    with pytest.raises(RuntimeError):
+        compiled(torch.rand(5), torch.rand(6, 4))

@@ -312,6 +312,11 @@ def test_cropping_polygons_by_halves() -> None:
     cropped = PolygonMasks([[SQUARE]] * 4).crop_and_resize(boxes, 8)
     assert cropped.sum((1, 2)).tolist() == [64, 16, 32, 0]
     assert cropped[2, :, :4].all()
+    thin = torch.tensor([[29.95, 10, 29.95, 30], [10, 29.95, 30, 29.96]])  # sides count as 0.1
+    cropped = PolygonMasks([[SQUARE]] * 2).crop_and_resize(thin, 8)
+    assert cropped[0, :, :4].all()
+    assert cropped[1, :4, :].all()
+    assert cropped.sum((1, 2)).tolist() == [32, 32]
     assert PolygonMasks([]).crop_and_resize(torch.zeros(0, 4), 8).shape == (0, 8, 8)
     with pytest.raises(ValueError, match=r"1 masks need boxes of the shape \(1, 4\), got \[4, 4\]"):
         PolygonMasks([[SQUARE]]).crop_and_resize(boxes, 8)
