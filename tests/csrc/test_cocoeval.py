@@ -427,7 +427,7 @@ def test_mask_iou_equals_that_of_pixels():
 
 
 @pytest.mark.parametrize(
-    "code", [b"", b"5", b"Z", b"_", b"0/", b"@N", b"o" * 30, b"30", b"P" * 13 + b"4"]
+    "code", [b"", b"5", b"Z", b"_", b"0/", b"@N", b"o" * 30, b"30", b"P" * 13 + b"2"]
 )
 def test_malformed_run_lengths_are_named(code):
     args = [

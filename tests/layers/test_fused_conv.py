@@ -85,7 +85,7 @@ def test_conv2d_gives_the_same(norm, bias, activation):
 
 
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("options", [{"padding_mode": "reflect"}, {"padding": "same"}])
+@pytest.mark.parametrize("options", [{}, {"padding_mode": "reflect"}, {"padding": "same"}])
 def test_what_cannot_be_fused_is_not(norm, options):
     """Padding of other kinds, and a bias before a norm."""
     conv = layer(norm, bias=True, activation=F.relu, **options)
