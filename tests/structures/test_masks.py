@@ -320,6 +320,9 @@ def test_cropping_polygons_by_halves() -> None:
     assert PolygonMasks([]).crop_and_resize(torch.zeros(0, 4), 8).shape == (0, 8, 8)
     with pytest.raises(ValueError, match=r"1 masks need boxes of the shape \(1, 4\), got \[4, 4\]"):
         PolygonMasks([[SQUARE]]).crop_and_resize(boxes, 8)
+    boxes[3, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"finite, got \[50.0, 50.0, nan, 60.0\]"):
+        PolygonMasks([[SQUARE]] * 4).crop_and_resize(boxes, 8)
 
 
 @pytest.mark.gpu
