@@ -118,6 +118,17 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(function, (*inputs, weight), fast_mode=True)
 
 
+def test_several_gradients_at_once():
+    conv = layer(activation=F.relu)
+    leaves = (numbers(23, 2, 4, 5, 6).requires_grad_(), conv.weight)
+    y = conv(leaves[0])
+    grads = numbers(24, 3, *y.shape)
+    one_by_one = [torch.autograd.grad(y, leaves, grad, retain_graph=True) for grad in grads]
+    at_once = torch.autograd.grad(y, leaves, grads, is_grads_batched=True)
+    for actual, expected in zip(at_once, zip(*one_by_one, strict=True), strict=True):
+        torch.testing.assert_close(actual, torch.stack(expected))
+
+
 def test_a_graph_that_is_kept_can_be_gone_through_again():
     conv = layer()
     x = numbers(23, 2, 4, 5, 6).requires_grad_()
