@@ -1,6 +1,6 @@
 """Evaluation of rotated boxes by the rules of COCO."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,21 +105,10 @@ class RotatedCOCOEvaluator(COCOEvaluator):
     """Average precision of rotated boxes by the rules of COCO: the task "bbox" only.
 
     Boxes of the ground truth and of the predictions are XYWHA (:class:`BoxMode`), or axis-aligned
-    ones, which count as rotated by 0 degrees. A crowd may be rotated, too.
+    ones, which count as rotated by 0 degrees. A crowd may be rotated, too. Instances that
+    :meth:`process` takes have ``pred_boxes`` (RotatedBoxes or Boxes), ``scores`` and
+    ``pred_classes``.
     """
-
-    def process(
-        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Take in a batch.
-
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``: Instances in the image's own size with
-                ``pred_boxes`` (RotatedBoxes or Boxes), ``scores`` and ``pred_classes``; or with
-                ``proposals``.
-        """
-        super().process(inputs, outputs)
 
     def instances_to_json(self, instances: Instances, img_id: Any) -> list[dict[str, Any]]:
         """Instances in the format of COCO's results; ``bbox`` has five numbers if rotated."""
