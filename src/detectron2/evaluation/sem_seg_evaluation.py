@@ -212,7 +212,9 @@ class SemSegEvaluator(DatasetEvaluator):
         self._write_predictions()
         if self._distributed and not is_main_process():
             return None
-        self._warn_of_images(processed)
+        # A process() of a subclass, which counts the pixels itself, does not tell the images.
+        if processed or not counts.any():
+            self._warn_of_images(processed)
         scores = segmentation_scores(
             counts, boundary_counts if self._compute_boundary_iou else None, self._class_names
         )
