@@ -159,9 +159,18 @@ class COCOEvaluator(DatasetEvaluator):
         if isinstance(self._predictions, PackedPredictions):
             self._predictions.add_batch(inputs, outputs, self._cpu_device)
             return
-        batch = PackedPredictions()
-        batch.add_batch(inputs, outputs, self._cpu_device)
-        self._predictions.extend(batch)
+        for input, output in zip(inputs, outputs, strict=True):
+            prediction = {"image_id": input["image_id"]}
+            if "instances" in output:
+                instances = output["instances"].to(self._cpu_device)
+                prediction["instances"] = self._records(instances, input["image_id"])
+            if "proposals" in output:
+                prediction["proposals"] = output["proposals"].to(self._cpu_device)
+            if len(prediction) > 1:
+                self._predictions.append(prediction)
+
+    def _records(self, instances: Instances, image_id: Any) -> list[dict[str, Any]]:
+        return instances_to_coco_json(instances, image_id)
 
     def evaluate(
         self, img_ids: Sequence[Any] | None = None
