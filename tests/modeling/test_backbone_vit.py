@@ -93,6 +93,18 @@ def test_attention_with_relative_positions(q_size, k_size, appended):
     torch.testing.assert_close(added, plain + bias)
 
 
+def test_attention_is_compiled_once_for_all_sizes(appended):
+    """Also where one size needs no filling of vectors to multiples of eight, and others do."""
+    torch._dynamo.reset()
+    attention = randomize(Attention(8, num_heads=1, use_rel_pos=True, input_size=(4, 4)))
+    compiled = torch.compile(attention, backend="aot_eager", fullgraph=True, dynamic=True)
+    for i, size in enumerate([(3, 5), (5, 6), (6, 7)]):
+        x = numbers(12, 2, *size, 8)
+        with torch._dynamo.config.patch(error_on_recompile=i > 0):
+            got = compiled(x)
+        torch.testing.assert_close(got, attention(x))
+
+
 def test_absolute_positions():
     table = numbers(10, 1, 17, 3)
     grid = table[:, 1:].reshape(1, 4, 4, 3)

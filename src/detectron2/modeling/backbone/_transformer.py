@@ -196,8 +196,11 @@ def attention_with_relative_positions(
     places = _places(k_size, k).expand(batch, heads, -1, -1)
     parts_q = [q * channels**-0.5, rows.flatten(2, 3), columns.flatten(2, 3)]
     parts_k = [k, places]
-    # Kernels want rows of 16 bytes, in half precision 8 elements.
+    # Kernels want rows of 16 bytes, in half precision 8 elements. Where programs are compiled for
+    # all sizes there is always something to fill: of none and some they make two cases.
     excess = missing_to_multiple(channels + sum(k_size), 8)
+    if torch.compiler.is_compiling():
+        excess += 8
     if excess:
         parts_q.append(q.new_zeros(()).expand(batch, heads, length, excess))
         parts_k.append(k.new_zeros(()).expand(batch, heads, k.shape[2], excess))
