@@ -160,14 +160,13 @@ class COCOEvaluator(DatasetEvaluator):
             self._predictions.add_batch(inputs, outputs, self._cpu_device)
             return
         for input, output in zip(inputs, outputs, strict=True):
-            prediction = {"image_id": input["image_id"]}
-            if "instances" in output:
-                instances = output["instances"].to(self._cpu_device)
-                prediction["instances"] = self._records(instances, input["image_id"])
-            if "proposals" in output:
-                prediction["proposals"] = output["proposals"].to(self._cpu_device)
-            if len(prediction) > 1:
-                self._predictions.append(prediction)
+            kinds = [kind for kind in ("instances", "proposals") if kind in output]
+            found = {kind: output[kind].to(self._cpu_device) for kind in kinds}
+            image_id = input["image_id"]
+            if "instances" in found:
+                found["instances"] = self._records(found["instances"], image_id)
+            if found:
+                self._predictions.append({"image_id": image_id, **found})
 
     def _records(self, instances: Instances, image_id: Any) -> list[dict[str, Any]]:
         return instances_to_coco_json(instances, image_id)
