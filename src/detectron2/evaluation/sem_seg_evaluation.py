@@ -84,6 +84,8 @@ class SemSegEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._cpu_device = torch.device("cpu")
         self.sem_seg_loading_fn = sem_seg_loading_fn
+        # Here, too, for a subclass whose reset() does not know of it.
+        self._processed: Counter[str] = Counter()
 
         self.input_file_to_gt_file = {}
         for record in DatasetCatalog.get(dataset_name):
@@ -120,7 +122,7 @@ class SemSegEvaluator(DatasetEvaluator):
         self._conf_matrix = np.zeros((size, size), dtype=np.int64)
         self._b_conf_matrix = np.zeros((size, size), dtype=np.int64)
         self._predictions: list[dict[str, Any]] = []
-        self._processed: Counter[str] = Counter()
+        self._processed = Counter()
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
