@@ -118,14 +118,21 @@ class _AnchorCache:
 class _GridAnchors(nn.Module):
     """Cell anchors on the grids of several feature maps; what both generators share."""
 
-    def __init__(self, cell_anchors: list[torch.Tensor], strides: list[int], offset: float) -> None:
+    def __init__(
+        self,
+        cell_anchors: list[torch.Tensor] | None = None,
+        strides: Sequence[int] = (),
+        offset: float = 0.0,
+    ) -> None:
         super().__init__()
+        self._cache = _AnchorCache()
+        if cell_anchors is None:  # A subclass sets all itself, as if this were nn.Module's.
+            return
         assert 0.0 <= offset < 1.0, f"the anchors' offset must be in [0, 1), got {offset}"
         self.strides = strides
         self.num_features = len(strides)
         self.cell_anchors = BufferList(cell_anchors)
         self.offset = offset
-        self._cache = _AnchorCache()
 
     @property
     @torch.jit.unused
