@@ -1359,6 +1359,15 @@ def test_public_names(module_name):
     assert [name for name in getattr(module, "__all__", []) if not hasattr(module, name)] == []
 
 
+def test_a_star_brings_submodules():
+    """As it does upstream, where these packages export all that they import."""
+    names = {}
+    exec("from detectron2.layers import *\nfrom detectron2.structures import *", names)
+    for name in ("deform_conv", "mask_ops", "boxes", "instances", "masks", "rotated_boxes"):
+        assert inspect.ismodule(names[name]), name
+    assert callable(names["nms"])
+
+
 def resolve(path):
     parts = path.split(".")
     split = next(i for i, part in enumerate(parts) if part[0].isupper() or i == len(parts) - 1)

@@ -101,6 +101,10 @@ bool decode_mask(const uint8_t* code, int64_t length, int64_t num_pixels,
 void encode_mask(const uint8_t* mask, int64_t height, int64_t width, std::vector<uint8_t>* code,
                  std::vector<uint8_t>* scratch) {
   CodeWriter writer(code);
+  if (height * width == 0) {
+    writer.add(0);
+    return;
+  }
   int64_t top = 0;
   int64_t bottom = height;
   while (top < bottom && is_blank(mask + top * width, width)) ++top;
@@ -134,7 +138,7 @@ void encode_mask(const uint8_t* mask, int64_t height, int64_t width, std::vector
       if (value == 1 && bottom < height) change_at(first + bottom);
     }
   }
-  if (run_begin < height * width || run_begin == 0) writer.add(height * width - run_begin);
+  if (run_begin < height * width) writer.add(height * width - run_begin);
 }
 
 int64_t count_pixels(const std::vector<PixelRun>& runs) {

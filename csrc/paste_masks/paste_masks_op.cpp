@@ -8,6 +8,9 @@ namespace {
 Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int64_t width,
                    double threshold) {
   const PasteMasksArgs args = paste_masks_args(masks, boxes, height, width, threshold);
+  if (args.pasted.numel() == 0) {
+    return args.pasted;
+  }
   const ScalarType dtype = compute_dtype(args.masks.scalar_type());
   const Tensor values = contiguous_as(args.masks, dtype);
   dispatch_compute_dtype(dtype, [&](auto zero) {

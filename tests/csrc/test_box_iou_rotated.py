@@ -214,6 +214,20 @@ def test_same_region_described_otherwise(dtype: torch.dtype, device: str) -> Non
 
 
 @on_each_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_never_above_one(dtype: torch.dtype, device: str) -> None:
+    """Squares that are the same but for rounding."""
+    rng = np.random.default_rng(3)
+    rows = np.concatenate(
+        [rng.uniform(-30, 30, (20_000, 2)), np.tile(rng.uniform(1, 1000, (20_000, 1)), 2),
+         rng.uniform(-180, 180, (20_000, 1))], axis=1
+    ).astype(np.float32)  # fmt: skip
+    squares = torch.from_numpy(rows).to(device, dtype)
+    others = torch.from_numpy(nudged(rows, rng, 1)).to(device, dtype)
+    assert paired_ious(squares, others).max() <= 1
+
+
+@on_each_device
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("is_strided", [False, True])
 @pytest.mark.parametrize(("count1", "count2"), [(0, 0), (0, 5), (5, 0), (1, 1), (1, 70), (65, 67)])

@@ -123,7 +123,9 @@ def reference_curve(status, scores, ranks, num_positives, recall_thresholds, max
     for d in order:
         true += status[d] == TRUE_POSITIVE
         false += status[d] == FALSE_POSITIVE
-        points.append((true / num_positives, true / max(true + false, 1), scores[d]))
+        # With the COCO API's epsilon.
+        precision = true / (true + false + np.spacing(1))
+        points.append((true / num_positives, precision, scores[d]))
     precisions, at_scores = [], []
     for threshold in recall_thresholds:
         reached = [point for point in points if point[0] >= threshold]
@@ -220,6 +222,16 @@ def test_match_rules():
     assert status.flatten().tolist() == wanted
 
 
+def test_a_threshold_of_one_leaves_room_for_rounding():
+    one, no, pair = torch.ones(2, dtype=torch.float64), torch.tensor([False]), torch.tensor([0, 1])
+    iou, ranges = 1 - torch.tensor([1e-11, 1e-9]).double(), torch.tensor([[0.0, 9.0]]).double()
+    matched = [
+        ops.coco_match(x, one[:1], one[:1], no, no, no, pair, pair, ranges, one[:1], True)[2].item()
+        for x in iou.split(1)
+    ]
+    assert matched == [0, -1]
+
+
 def test_match_without_matches():
     args = match_args(random_groups(0))
     status, ignored, matches = ops.coco_match(*args)
@@ -248,8 +260,7 @@ def test_accumulate_equals_reference(seed):
             recalls,
             limits[m],
         )
-        # The op, like the COCO API, adds 2.2e-16 to the number of detections.
-        np.testing.assert_allclose(precision[t, :, k, a, m], wanted[0], rtol=0, atol=1e-15)
+        np.testing.assert_array_equal(precision[t, :, k, a, m], wanted[0])
         np.testing.assert_array_equal(scores[t, :, k, a, m], wanted[1])
         assert recall[t, k, a, m] == wanted[2]
 
@@ -415,7 +426,9 @@ def test_mask_iou_equals_that_of_pixels():
     assert ious.max() == 1
 
 
-@pytest.mark.parametrize("code", [b"", b"5", b"Z", b"_", b"0/", b"@N", b"o" * 30, b"30"])
+@pytest.mark.parametrize(
+    "code", [b"", b"5", b"Z", b"_", b"0/", b"@N", b"o" * 30, b"30", b"P" * 13 + b"2"]
+)
 def test_malformed_run_lengths_are_named(code):
     args = [
         torch.tensor(list(b"4" + code), dtype=torch.uint8),
@@ -479,6 +492,14 @@ def test_keypoint_similarity_equals_reference():
     got = ops.coco_keypoint_similarity(*args).numpy()
     np.testing.assert_allclose(got, wanted, rtol=1e-13, atol=1e-15)
     assert got.max() == 1
+
+
+def test_keypoint_similarity_beside_an_object_without_area():
+    args = keypoint_args(3)
+    args[3] = torch.zeros_like(args[3])
+    got = ops.coco_keypoint_similarity(*args)
+    assert sorted(got.unique().tolist())[-1] == 1  # of the detections that are the ground truth
+    assert got.isfinite().all()
 
 
 def test_keypoint_similarity_over_the_range_of_exp():

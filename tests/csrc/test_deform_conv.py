@@ -500,6 +500,9 @@ def test_errors_name_what_was_given() -> None:
           input, offset, mask, weight, bias, padding=[-1, 1])  # fmt: skip
     check("at least one pixel, got -1 x 1 from an input of 5 x 7",
           input, offset, mask, weight, bias, padding=[0, 0], dilation=[3, 3])  # fmt: skip
+    check("at least one pixel, got 0 x 1 from an input of 2 x 7",
+          input[:, :, :2], offset[:, :, :1], mask[:, :, :1], weight, bias,
+          padding=[0, 1], stride=[2, 9])  # fmt: skip
     check("input must be float32.*got int64", input.long(), offset, mask, weight, bias)
     check("offset must be float32.*got int32", input, offset.int(), mask, weight, bias)
     check("mask must be float32.*got bool", input, offset, mask.bool(), weight, bias)

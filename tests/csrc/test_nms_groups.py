@@ -170,3 +170,11 @@ def test_bad_arguments(device):
     check_raises("valid must be bool, got int64", nms_groups, boxes, valid.long(), None, 0.5)
     check_raises("classes must be int64, got bool", nms_groups, boxes, valid, valid, 0.5)
     check_raises("boxes must be float32", nms_groups, boxes.long(), valid, None, 0.5)
+    check_raises(
+        "at most 262144 boxes, got 262145",
+        nms_groups,
+        boxes[:1, :1].expand(1, 2**18 + 1, 4),
+        valid[:1, :1].expand(1, 2**18 + 1),
+        None,
+        0.5,
+    )

@@ -219,6 +219,9 @@ def test_finite_extremes(channels: int, device: str) -> None:
     torch.testing.assert_close(integral, expected, rtol=0.01, atol=0)
     pooled.sum().backward()
     assert torch.isfinite(features[0].grad).all()
+    # There are at most 2**20 samples along a side, here 1,024 pixels apart and none on the map.
+    long = torch.tensor([[0, -(2.0**29), 0, 2.0**29, 5]], device=device)
+    assert not roi_align_forward(features, long, None, [1.0], 1, 1, 0, True).any()
 
     odd = torch.tensor([[0, 8, 7, 8, 7.0], [0, 9, 3, 4, 10], [0, 9, 10, 4, 3]])
     for sampling_ratio in (0, 3):

@@ -167,6 +167,15 @@ def test_rois_that_are_not_finite_give_zeros(sampling_ratio: int, device: str) -
 
 
 @on_each_device
+def test_gradient_of_very_many_samples(device: str) -> None:
+    """More than the CPU's kernel takes at a time, in one RoI."""
+    input = torch.ones(1, 1, 6, 6, device=device, requires_grad=True)
+    rois = torch.tensor([[0, 3, 3, 2, 2, 10.0], [0, 3, 3, 4, 4, 0]], device=device)
+    roi_align_rotated_forward(input, rois, 1.0, 1, 1, 600).sum().backward()
+    assert input.grad.sum().item() == pytest.approx(2, rel=1e-3)
+
+
+@on_each_device
 def test_finite_extremes(device: str) -> None:
     """Huge RoIs come to an end, and RoIs without extent have no adaptive samples."""
     input = (random_features() + 3).to(device)
@@ -180,6 +189,13 @@ def test_finite_extremes(device: str) -> None:
     quadrants = reference(input, torch.tensor([[0, 8, 7, 5e1, 5e1, 0.0]]), 1.0, 2, 2, 0)
     expected = quadrants[0] * (5e1 / 5e3) ** 2
     assert (pooled[2].double().cpu() - expected).abs().max() < 0.01
+
+    # As many samples as twice the diagonal of the map has pixels, no more.
+    most = math.ceil(2 * math.hypot(*input.shape[2:]))
+    large = torch.tensor([[0, 8, 7, 2 * 1.3 * most, 1.3 * most, 30]], device=device)
+    pooled = [roi_align_rotated_forward(input, large, 1.0, 1, 2, n) for n in (0, most)]
+    assert pooled[0].all()
+    torch.testing.assert_close(*pooled, rtol=1e-5, atol=0)
 
     point = torch.tensor([[0, 8, 7, 0, 0, 30.0]], device=device)
     assert (roi_align_rotated_forward(input, point, 1.0, 2, 2, 0) == 0).all()

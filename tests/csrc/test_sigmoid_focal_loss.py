@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from detectron2._ops.sigmoid_focal_loss import sigmoid_focal_loss as eager_loss
+
 from .harness import (
     DTYPES,
     check_compiled,
@@ -60,6 +62,17 @@ def test_gradient(device, gamma):
     labels = labels.to(device)
     assert torch.autograd.gradcheck(
         lambda x: sigmoid_focal_loss(x, labels, 0.25, gamma), logits, eps=1e-6, atol=1e-7
+    )
+
+
+@on_each_device
+@pytest.mark.parametrize("gamma", [2.0, 1.5, 0.0])
+def test_gradient_of_the_gradient(device, gamma):
+    logits, labels = problem(9, 4)
+    logits = logits.double().to(device).requires_grad_()
+    labels = labels.to(device)
+    assert torch.autograd.gradgradcheck(
+        lambda x: eager_loss(x, labels, 0.25, gamma), logits, eps=1e-6, atol=1e-6
     )
 
 

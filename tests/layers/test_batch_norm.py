@@ -188,6 +188,7 @@ def test_conversion_of_nested_modules_and_back():
     disturb(model)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert FrozenBatchNorm2d.convert_frozen_batchnorm(model) is model
+    frozen = model[1].first
     assert model.state_dict().keys() == state.keys()
     assert type(model[1].first) is FrozenBatchNorm2d
     assert model[1].second is model[1].first
@@ -200,10 +201,15 @@ def test_conversion_of_nested_modules_and_back():
     assert list(state) == list(model.state_dict())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name])
+    model[1].first(torch.rand(2, CHANNELS, 4, 4))  # in training, where statistics move
+    assert torch.equal(frozen.running_mean, state["1.first.running_mean"])
 
 
-def test_conversion_keeps_the_dtype():
-    half = FrozenBatchNorm2d.convert_frozen_batchnorm(nn.BatchNorm2d(CHANNELS).half())
+@pytest.mark.parametrize("affine", [False, True])
+def test_conversion_keeps_the_dtype(affine):
+    half = FrozenBatchNorm2d.convert_frozen_batchnorm(
+        nn.BatchNorm2d(CHANNELS, affine=affine).half()
+    )
     kept = {name: buffer.dtype for name, buffer in half.named_buffers()}
     assert kept.pop("num_batches_tracked") == torch.int64
     assert set(kept.values()) == {torch.float16}

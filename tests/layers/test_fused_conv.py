@@ -84,6 +84,25 @@ def test_conv2d_gives_the_same(norm, bias, activation):
     torch.testing.assert_close(results(conv, conv, [x]), expected)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("options", [{}, {"padding_mode": "reflect"}, {"padding": "same"}])
+def test_what_cannot_be_fused_is_not(norm, options):
+    """Padding of other kinds, and a bias before a norm."""
+    conv = layer(norm, bias=True, activation=F.relu, **options)
+    plain = nn.Conv2d(4, 6, 3, **{"padding": 1, **options}).double()
+    plain.load_state_dict({name: getattr(conv, name) for name in ("weight", "bias")})
+    x = numbers(3, 2, 4, 5, 6)
+    expected = plain(x) if conv.norm is None else conv.norm(plain(x))
+    torch.testing.assert_close(conv(x), expected.relu())
+
+
+def test_float64_stays_under_autocast():
+    conv, x = layer(activation=F.relu), numbers(3, 2, 4, 5, 6)
+    expected = conv(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(conv(x), expected)
+
+
 def test_second_derivatives():
     conv = layer()
     inputs = [numbers(4, 1, 4, 3, 4).requires_grad_(), numbers(5, 1, 6, 3, 4).requires_grad_()]
@@ -97,6 +116,17 @@ def test_second_derivatives():
 
     assert torch.autograd.gradcheck(function, (*inputs, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(function, (*inputs, weight), fast_mode=True)
+
+
+def test_several_gradients_at_once():
+    conv = layer(activation=F.relu)
+    leaves = (numbers(23, 2, 4, 5, 6).requires_grad_(), conv.weight)
+    y = conv(leaves[0])
+    grads = numbers(24, 3, *y.shape)
+    one_by_one = [torch.autograd.grad(y, leaves, grad, retain_graph=True) for grad in grads]
+    at_once = torch.autograd.grad(y, leaves, grads, is_grads_batched=True)
+    for actual, expected in zip(at_once, zip(*one_by_one, strict=True), strict=True):
+        torch.testing.assert_close(actual, torch.stack(expected))
 
 
 def test_a_graph_that_is_kept_can_be_gone_through_again():

@@ -114,6 +114,14 @@ def test_boxes_without_area_have_finite_losses_and_gradients(loss):
 
 
 @LOSSES
+def test_boxes_that_touch_have_the_gradient_of_boxes_apart(loss):
+    boxes1 = torch.tensor([[0.0, 0, 4, 4]] * 2, dtype=torch.float64, requires_grad=True)
+    boxes2 = torch.tensor([[4.0, 0, 8, 5], [4 + 1e-7, 0, 8, 5]], dtype=torch.float64)
+    (grads,) = torch.autograd.grad(loss(boxes1, boxes2).sum(), boxes1)
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+@LOSSES
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 3), (torch.bfloat16, 3)])
 def test_half_precision_does_not_overflow(loss, dtype, digits):
     """Areas of 1,000,000 square pixels; float16 ends at 65,504."""

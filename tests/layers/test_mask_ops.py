@@ -133,6 +133,13 @@ def test_no_masks(device: str) -> None:
         assert pasted.device.type == device
 
 
+def test_shape_on_the_meta_device() -> None:
+    masks, boxes = (x.to("meta") for x in random_case(3))
+    for threshold, dtype in ((0.5, torch.bool), (-1.0, torch.uint8)):
+        pasted = paste_masks_in_image(masks, boxes, (60, 72), threshold)
+        assert (pasted.shape, pasted.dtype) == ((3, 60, 72), dtype)
+
+
 def test_box_wholly_outside() -> None:
     """Upstream raises on the CPU."""
     masks, _ = random_case(2)

@@ -248,6 +248,29 @@ def test_wrong_widths_raise_with_the_shape():
         batched_nms_rotated(torch.zeros(2, 4), scores, classes, 0.5)
 
 
+@pytest.mark.parametrize("function", [batched_nms, batched_nms_rotated])
+def test_each_box_needs_a_score_and_a_class(function, each_algorithm):
+    boxes = torch.rand(5, 4 if function is batched_nms else 5)
+    scores, classes = torch.ones(5), torch.zeros(5, dtype=torch.int64)
+    for count in (1, 4, 6):
+        others = torch.ones(count), torch.zeros(count, dtype=torch.int64)
+        with pytest.raises(ValueError, match=rf"5 boxes .* got \[{count}\] and \[5\]"):
+            function(boxes, others[0], classes, 0.5)
+        with pytest.raises(ValueError, match=rf"5 boxes .* got \[5\] and \[{count}\]"):
+            function(boxes, scores, others[1], 0.5)
+    with pytest.raises(ValueError, match=r"shape \(5,\), got \[5, 1\]"):
+        function(boxes, scores[:, None], classes, 0.5)
+
+
+@pytest.mark.parametrize("function", [batched_nms, batched_nms_rotated])
+@pytest.mark.parametrize("threshold", [float("inf"), float("nan")])
+def test_no_iou_is_above_a_threshold_that_is_not_finite(function, threshold, each_algorithm):
+    boxes = random_boxes(40, 20)
+    boxes = boxes if function is batched_nms else rotated(boxes)
+    keep = function(boxes, random_scores(41, 20), torch.zeros(20, dtype=torch.int64), threshold)
+    assert sorted(keep.tolist()) == list(range(20))
+
+
 def suppress(boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor):
     """At module level, since TorchScript reads the source."""
     return batched_nms(boxes, scores, classes, 0.3)

@@ -182,11 +182,12 @@ def test_values_that_are_not_finite_give_zeros(sampling_ratio, aligned, form):
         assert not result[5:].any()
 
 
-def test_negative_sides_have_no_adaptive_samples():
+@in_each_form
+def test_negative_sides_have_no_adaptive_samples(form):
     features, _ = make_inputs()
     rois = torch.tensor([[0, 20.0, 4, 3, 25], [0, 3, 25, 20, 4], [1, 20, 25, 3, 4]])
-    assert not ROIAlign((2, 3), 0.5, 0)(features, rois).any()
-    assert ROIAlign((2, 3), 0.5, 2)(features, rois).any(-1).all()
+    assert not form(ROIAlign((2, 3), 0.5, 0))(features, rois).any()
+    assert form(ROIAlign((2, 3), 0.5, 2))(features, rois).any(-1).all()
 
 
 def test_gradients():

@@ -5,7 +5,8 @@ import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch.nn import functional as F  # noqa: N812
 
-from detectron2.modeling._focal_loss import _formulation, sigmoid_focal_loss_sum
+from detectron2._ops.sigmoid_focal_loss import formulation
+from detectron2.modeling._focal_loss import sigmoid_focal_loss_sum
 
 
 def expected(logits, labels, alpha, gamma):
@@ -22,7 +23,7 @@ def problem(rows=50, classes=6, scale=3.0):
     return logits, labels
 
 
-each_way = pytest.mark.parametrize("function", [sigmoid_focal_loss_sum, _formulation])
+each_way = pytest.mark.parametrize("function", [sigmoid_focal_loss_sum, formulation])
 
 
 @each_way
@@ -38,6 +39,12 @@ def test_loss_and_gradient(function, alpha, gamma, scale):
         results.append((loss.detach(), x.grad))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
+
+
+def test_negative_alpha_weighs_all_alike():
+    logits, labels = problem()
+    loss = sigmoid_focal_loss_sum(logits, labels, -1.0, 2.0)
+    torch.testing.assert_close(loss, expected(logits, labels, -1.0, 2.0), rtol=1e-5, atol=1e-5)
 
 
 @each_way

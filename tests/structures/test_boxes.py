@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from detectron2.structures import (
     Boxes,
@@ -223,6 +224,28 @@ def test_pairwise_functions_where_the_operators_do_not_apply(function):
     assert "detectron2::" not in str(traced.inlined_graph)
     assert torch.equal(traced(b, a), between(b, a))
     assert between(a.to("meta"), b.to("meta")).shape == (6, 5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("function", [pairwise_iou, pairwise_ioa])
+def test_pairwise_functions_under_transforms(function):
+    def total(a, b):
+        return (function(Boxes(a), Boxes(b)) * torch.arange(3)).sum()
+
+    a, b = random_xyxy(18, 4), random_xyxy(19, 3)
+    leaf = a.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(total(leaf, b), leaf)
+    torch.testing.assert_close(torch.func.grad(total)(a, b), expected)
+    several = torch.stack([a + 7, a])
+    torch.testing.assert_close(
+        torch.vmap(torch.func.grad(total), in_dims=(0, None))(several, b)[1], expected
+    )
+    tangent = torch.rand(4, 4)
+    _, directional = torch.func.jvp(lambda a: total(a, b), (a,), (tangent,))
+    torch.testing.assert_close(directional, (expected * tangent).sum())
+    with forward_ad.dual_level():
+        dual = total(forward_ad.make_dual(a, tangent), b)
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, directional)
 
 
 @pytest.mark.parametrize("function", [pairwise_iou, pairwise_ioa])

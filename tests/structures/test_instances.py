@@ -3,10 +3,11 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
-from detectron2.structures import Boxes, Instances, Keypoints
+from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 
 SIZE = (40, 50)
 
@@ -21,6 +22,7 @@ def make(count, start=0):
         names=[f"n{i}" for i in numbers.tolist()],
         ids=numbers,
         points=Keypoints(numbers[:, None, None].float().expand(-1, 2, 3)),
+        polygons=PolygonMasks([[np.arange(6) + number] for number in numbers.tolist()]),
     )
 
 
@@ -31,6 +33,7 @@ def numbers_of(instances):
         [int(name[1:]) for name in instances.names],
         instances.ids.tolist(),
         instances.points.tensor[:, 1, 2].int().tolist(),
+        [int(polygons[0][0]) for polygons in instances.polygons],
     ]
     assert from_fields.count(from_fields[0]) == len(from_fields), from_fields
     assert len(instances) == len(from_fields[0])
@@ -48,6 +51,8 @@ MASK = [True, False, True, False, False]
         (4, [4]),
         (-1, [4]),
         (-5, [0]),
+        (np.int64(3), [3]),
+        (np.int32(-1), [4]),
         (torch.tensor(3), [3]),
         (torch.tensor(-2), [3]),
         (slice(None), [0, 1, 2, 3, 4]),
@@ -57,6 +62,8 @@ MASK = [True, False, True, False, False]
         (slice(5, 5), []),
         (torch.tensor(MASK), [0, 2]),
         (torch.tensor([False] * 5), []),
+        (torch.tensor([False, False, True, False, False]), [2]),
+        (torch.tensor(MASK, dtype=torch.uint8), [0, 2]),
         (torch.tensor([4, 0, 0]), [4, 0, 0]),
         (torch.tensor([-1], dtype=torch.int32), [4]),
         (torch.tensor([], dtype=torch.int64), []),
@@ -67,7 +74,9 @@ MASK = [True, False, True, False, False]
 )
 def test_indexing_reaches_every_field_lists_included(item, expected):
     instances = make(5)
+    instances.array = np.arange(5)
     assert numbers_of(instances[item]) == expected
+    assert instances[item].array.tolist() == expected
     assert numbers_of(instances) == [0, 1, 2, 3, 4]
 
 
@@ -89,7 +98,7 @@ def test_a_selection_shares_nothing_that_assigning_fields_would_change():
     part = instances[:]
     part.more = [1, 2, 3]
     part.remove("ids")
-    assert list(instances.get_fields()) == ["boxes", "names", "ids", "points"]
+    assert list(instances.get_fields()) == list(make(3).get_fields())
 
 
 def test_gradients_pass_through_a_mask():
@@ -266,3 +275,10 @@ def test_compiled_code_may_use_instances_without_a_graph_break():
         scores = torch.rand(count)
         for actual, expected in zip(compiled(scores), first_half_twice(scores), strict=True):
             assert torch.equal(actual, expected)
+
+    def with_both(scores, boxes):
+        return Instances(SIZE, scores=scores, boxes=Boxes(boxes)).boxes.tensor
+
+    compiled = torch.compile(with_both, fullgraph=True, backend="eager", dynamic=True)
+    with pytest.raises(RuntimeError):
+        compiled(torch.rand(5), torch.rand(6, 4))

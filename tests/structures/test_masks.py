@@ -233,11 +233,13 @@ def test_indexing_polygons() -> None:
     assert indices(masks[1:4]) == [1, 2, 3]
     assert indices(masks[[3, 0]]) == [3, 0]
     assert indices(masks[is_chosen]) == indices(masks[is_chosen.numpy()]) == [0, 2, 4]
+    assert indices(masks[is_chosen.byte()]) == [0, 2, 4]
     assert indices(masks[torch.tensor([3, 3, 0])]) == [3, 3, 0]
     assert indices(masks[np.int64(1)]) == [1]
     for nothing in ([], torch.zeros(0), torch.zeros(5, dtype=torch.bool), slice(3, 3)):
         assert len(masks[nothing]) == 0
-    for wrong in (torch.tensor([0.5]), torch.tensor([True]), torch.zeros(1, 1, dtype=torch.int64)):
+    one = torch.ones(1, dtype=torch.uint8)
+    for wrong in (torch.tensor([0.5]), one, one.bool(), torch.zeros(1, 1, dtype=torch.int64)):
         with pytest.raises(IndexError, match="5 polygon masks cannot be indexed"):
             masks[wrong]
     with pytest.raises(IndexError):
@@ -310,9 +312,17 @@ def test_cropping_polygons_by_halves() -> None:
     cropped = PolygonMasks([[SQUARE]] * 4).crop_and_resize(boxes, 8)
     assert cropped.sum((1, 2)).tolist() == [64, 16, 32, 0]
     assert cropped[2, :, :4].all()
+    thin = torch.tensor([[29.95, 10, 29.95, 30], [10, 29.95, 30, 29.96]])  # sides count as 0.1
+    cropped = PolygonMasks([[SQUARE]] * 2).crop_and_resize(thin, 8)
+    assert cropped[0, :, :4].all()
+    assert cropped[1, :4, :].all()
+    assert cropped.sum((1, 2)).tolist() == [32, 32]
     assert PolygonMasks([]).crop_and_resize(torch.zeros(0, 4), 8).shape == (0, 8, 8)
     with pytest.raises(ValueError, match=r"1 masks need boxes of the shape \(1, 4\), got \[4, 4\]"):
         PolygonMasks([[SQUARE]]).crop_and_resize(boxes, 8)
+    boxes[3, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"finite, got \[50.0, 50.0, nan, 60.0\]"):
+        PolygonMasks([[SQUARE]] * 4).crop_and_resize(boxes, 8)
 
 
 @pytest.mark.gpu

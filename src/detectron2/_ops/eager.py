@@ -24,6 +24,12 @@ def is_transformed() -> bool:
     )
 
 
+def is_forward_mode() -> bool:
+    """Whether calls are within a differentiation of forward mode."""
+    # No level: outside of any.
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
 def _function(
     operator: Callable[..., Any], gradients: Callable[..., Any], setup_context: Callable[..., None]
 ) -> Callable[..., Any]:
@@ -113,8 +119,7 @@ class EagerOperator:
         Raises:
             NotImplementedError: an argument has a tangent of forward-mode differentiation.
         """
-        # No level: outside of any differentiation of that mode.
-        if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+        if is_forward_mode():
             _refuse_tangents(self._name, arguments)
         if is_transformed():
             return self._operator(*arguments)

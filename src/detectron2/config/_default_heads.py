@@ -210,7 +210,8 @@ RETINANET = {
     "IOU_THRESHOLDS": [0.4, 0.5],
     # Of each interval: 0 background, 1 foreground, -1 ignored.
     "IOU_LABELS": [0, -1, 1],
-    # Weight of the foreground in the focal loss; the background's is 1 - alpha.
+    # Weight of the foreground in the focal loss; the background's is 1 - alpha. Negative: both
+    # weigh 1.
     "FOCAL_LOSS_ALPHA": 0.25,
     # Exponent of the focal loss.
     "FOCAL_LOSS_GAMMA": 2.0,

@@ -113,6 +113,12 @@ def _fold(
     return torch.mul(weight, scale, out=folded)
 
 
+def _is_batched(x: torch.Tensor) -> bool:
+    """Whether ``x`` stands for several, as ``is_grads_batched`` and ``torch.vmap`` have it."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(x) or functorch.is_legacy_batchedtensor(x)
+
+
 # Convolutions for which cuDNN turned out to have no kernel with ReLU.
 _WITHOUT_KERNEL: set[tuple[Any, ...]] = set()
 
@@ -224,7 +230,7 @@ class _FusedConv(torch.autograd.Function):
         if needs_weight:
             if scale is None:
                 grad_weight = grad_weight.to(weight.dtype)
-            elif torch.is_grad_enabled():
+            elif torch.is_grad_enabled() or _is_batched(grad_weight):
                 grad_weight = (grad_weight * scale).to(weight.dtype)
             else:
                 grad_weight = torch.mul(grad_weight, scale, out=torch.empty_like(weight))

@@ -172,7 +172,7 @@ class FrozenBatchNorm2d(nn.Module):
     def _from_batch_norm(cls, module: Any) -> nn.Module:
         if module.running_mean is None:
             raise ValueError(f"{module} has no running statistics to freeze")
-        frozen = cls(module.num_features, module.eps).to(module.running_mean.device)
+        frozen = cls(module.num_features, module.eps).to(module.running_mean)
         if module.affine:
             frozen.weight = module.weight.detach().clone()
             frozen.bias = module.bias.detach().clone()

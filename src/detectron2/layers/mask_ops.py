@@ -112,7 +112,7 @@ def paste_masks_in_image(
             side if isinstance(side, torch.Tensor) else torch.tensor(side) for side in image_shape
         )
         return _trace_paste(masks, boxes, height, width, threshold)
-    if not (masks.is_cpu or masks.is_cuda):
+    if masks.device.type not in ("cpu", "cuda", "meta"):
         return _paste_by_grid_sample(masks, boxes, image_shape, threshold)
     # In a compiled graph the number of masks may be unknown, and so must not choose the dtype.
     if not torch.compiler.is_compiling() and masks.size(0) == 0:

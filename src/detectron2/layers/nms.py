@@ -134,12 +134,27 @@ def _nms_of_pairs(
     return order[kept[0]]
 
 
+@torch.jit.unused
+def _check_each_has_one(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor) -> None:
+    """Raise unless there are a score and a class for each box. A graph may not know how many."""
+    if torch.compiler.is_compiling():
+        return
+    shape = boxes.shape[:1]
+    if scores.shape != shape or idxs.shape != shape:
+        raise ValueError(
+            f"{boxes.size(0)} boxes need scores and idxs of the shape ({boxes.size(0)},), got "
+            f"{list(scores.shape)} and {list(idxs.shape)}"
+        )
+
+
 def _float32_at_least(value: float) -> float:
     """The least float32 that is not below ``value``.
 
     torchvision compares with a float32 threshold on CUDA and with a float64 one on the CPU.
     Rounded up here, an IoU that equals the threshold is not above it on either.
     """
+    if not math.isfinite(value):
+        return value
     fraction, exponent = math.frexp(value)
     return math.ldexp(float(math.ceil(fraction * 2.0**24)), exponent - 24)
 
@@ -163,9 +178,14 @@ def batched_nms(
 
     Returns:
         Indices of the kept boxes over all classes, ``(K,)``.
+
+    Raises:
+        ValueError: there is not a score and a class for each box.
     """
     if boxes.dim() != 2 or boxes.size(1) != 4:
         raise ValueError(f"boxes must have the shape (N, 4), got {list(boxes.shape)}")
+    if not torch.jit.is_scripting():
+        _check_each_has_one(boxes, scores, idxs)
     threshold = _float32_at_least(iou_threshold)
     if not torch.jit.is_scripting() and _has_operator(boxes):
         return _nms_of_pairs(boxes, scores, idxs, threshold)
@@ -221,9 +241,14 @@ def batched_nms_rotated(
 
     Returns:
         Indices of the kept boxes over all classes, ``(K,)``.
+
+    Raises:
+        ValueError: there is not a score and a class for each box.
     """
     if boxes.dim() != 2 or boxes.size(1) != 5:
         raise ValueError(f"boxes must have the shape (N, 5), got {list(boxes.shape)}")
+    if not torch.jit.is_scripting():
+        _check_each_has_one(boxes, scores, idxs)
     boxes = torch.cat([_within_reach(boxes[:, :4]), boxes[:, 4:].to(torch.float64)], dim=1)
     scores = scores.to(torch.float64)
     if boxes.device.type == "cpu" and _is_many(boxes):

@@ -50,8 +50,11 @@ class PackedPolygons:
 
     def fit_boxes(self, boxes: np.ndarray, size: int) -> None:
         """Move and stretch the instances so that ``boxes`` ``(N, 4)`` become ``(0, 0, size,
-        size)``; sides below 0.1 count as 0.1."""
+        size)``; sides below 0.1 count as 0.1. ValueError for a box that is not finite."""
         boxes = boxes.astype(np.float64)
+        is_finite = np.isfinite(boxes).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(f"boxes must be finite, got {boxes[~is_finite][0].tolist()}")
         scales = size / np.maximum(boxes[:, 2:] - boxes[:, :2], 0.1)
         instances = self.vertex_instances()
         self.vertices = (self.vertices - boxes[instances, :2]) * scales[instances]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from detectron2._ops.eager import is_forward_mode, is_transformed
 from detectron2._ops.pairwise_iou import intersection, ioa, iou
 from detectron2._ops.pairwise_iou import pairwise_ioa as native_ioa
 from detectron2._ops.pairwise_iou import pairwise_iou as native_iou
@@ -295,8 +296,11 @@ def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
 
 @torch.jit.unused
 def _has_operators(device: torch.device) -> bool:
-    """Whether the compiled operators apply. A trace holds PyTorch's own, so that it runs alone."""
-    return device.type in ("cpu", "cuda") and not torch.jit.is_tracing()
+    """Whether the compiled operators apply. A trace holds PyTorch's own, so that it runs alone, and
+    those are what the transforms of ``torch.func`` and forward-mode differentiation know."""
+    if device.type not in ("cpu", "cuda"):
+        return False
+    return torch.compiler.is_compiling() or not (is_transformed() or is_forward_mode())
 
 
 def pairwise_point_box_distance(points: torch.Tensor, boxes: Boxes) -> torch.Tensor:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 __all__ = ["Instances"]
@@ -128,7 +129,7 @@ class Instances:
 
         On the CPU, too, the fields are selected faster by indices.
         """
-        if isinstance(item, int):
+        if isinstance(item, (int, np.integer)):
             if not -len(self) <= item < len(self):
                 raise IndexError(f"index {item} is out of range for {len(self)} instances")
             start = item + len(self) if item < 0 else item
@@ -136,7 +137,8 @@ class Instances:
         if isinstance(item, torch.Tensor):
             if item.dim() == 0 and item.dtype != torch.bool:
                 return item.reshape(1)
-            if item.dim() == 1 and item.dtype == torch.bool:
+            # For PyTorch, uint8 is a mask, too, and for NumPy, and so for fields of its, indices.
+            if item.dim() == 1 and item.dtype in (torch.bool, torch.uint8):
                 # A trace would take the comparison for a constant, and warn.
                 if not torch.jit.is_tracing() and item.size(0) != len(self):
                     raise IndexError(
@@ -220,6 +222,9 @@ class Instances:
 
 def _select(value: Any, item: Any) -> Any:
     """``value[item]``, also for a list and an index that lists do not take."""
+    if isinstance(value, np.ndarray) and isinstance(item, torch.Tensor):
+        # Itself, a tensor of one element is an integer for NumPy, and drops the dimension.
+        return value[item.cpu().numpy()]
     if not isinstance(value, (list, tuple)) or isinstance(item, slice):
         return value[item]
     chosen = torch.as_tensor(item)

@@ -297,11 +297,12 @@ class PolygonMasks:
         if isinstance(item, int):
             return PolygonMasks._of_checked([self.polygons[item]])
         index = item.cpu().numpy() if isinstance(item, torch.Tensor) else np.asarray(item)
-        if index.size == 0 and index.dtype != np.bool_:
+        is_mask = index.dtype in (np.bool_, np.uint8)  # the latter as for PyTorch
+        if index.size == 0 and not is_mask:
             index = index.astype(np.int64)  # of an empty list NumPy makes floats
-        if index.dtype == np.bool_ and index.shape == (len(self),):
+        if is_mask and index.shape == (len(self),):
             index = np.flatnonzero(index)
-        elif not np.issubdtype(index.dtype, np.integer) or index.ndim > 1:
+        elif is_mask or not np.issubdtype(index.dtype, np.integer) or index.ndim > 1:
             raise IndexError(
                 f"{len(self)} polygon masks cannot be indexed by {index.dtype} values of the "
                 f"shape {list(index.shape)}"
