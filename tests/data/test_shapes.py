@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
@@ -25,6 +26,7 @@ from detectron2.data.shapes import (
     register_shapes,
     write_shapes,
 )
+from detectron2.evaluation import SemSegEvaluator
 from detectron2.structures import BoxMode, RotatedBoxes
 
 SIZE = (96, 128)
@@ -226,6 +228,23 @@ def test_all_variants_load(names, folder):
             assert annotation["category_id"] == other["category_id"]
             assert RotatedBoxes(torch.tensor([annotation["bbox"]])).area() > 0
     register_shapes(names, folder)  # once more is no error
+
+
+def test_semantic_predictions_can_be_written(names, tmp_path):
+    """The class of all things, too, has an id in the file of predictions."""
+    records = DatasetCatalog.get(names + "_panoptic_separated")
+    evaluator = SemSegEvaluator(names + "_panoptic_separated", output_dir=str(tmp_path))
+    evaluator.reset()
+    for record in records:
+        truth = torch.from_numpy(np.array(Image.open(record["sem_seg_file_name"]), dtype=int))
+        scores = torch.nn.functional.one_hot(truth.clamp(max=len(STUFF_CLASSES)))
+        evaluator.process([record], [{"sem_seg": scores.permute(2, 0, 1)}])
+    assert evaluator.evaluate()["sem_seg"]["mIoU"] == 100
+    written = json.loads((tmp_path / "sem_seg_predictions.json").read_text())
+    segments = contents(Path(records[0]["file_name"]).parents[1], "panoptic.json")["categories"]
+    stuff_ids = {segment["id"] for segment in segments if not segment["isthing"]}
+    assert {prediction["category_id"] for prediction in written} <= stuff_ids | {0}
+    assert 0 in {prediction["category_id"] for prediction in written}
 
 
 def test_a_seed_gives_the_same_everywhere():

@@ -17,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, get_cfg
 from detectron2.engine import (
     AMPTrainer,
@@ -24,6 +25,7 @@ from detectron2.engine import (
     DefaultTrainer,
     HookBase,
     SimpleTrainer,
+    TrainerBase,
     create_ddp_model,
     default_argument_parser,
     default_setup,
@@ -245,6 +247,32 @@ def test_default_training(cfg, trainer_class):
     # Of the last iteration, after the step of the schedule.
     assert written["lr"] == pytest.approx(1e-4)
     assert {"total_loss", "loss_a", "time", "data_time", "eta_seconds"} <= written.keys()
+
+
+def test_a_trainer_that_puts_its_parts_together_itself(cfg, trainer_class):
+    """As semi-supervised trainers do, of whose ``__init__`` that of TrainerBase is the only other
+    one called."""
+
+    class Teacher(trainer_class):
+        def __init__(self, cfg):
+            TrainerBase.__init__(self)
+            model = self.build_model(cfg)
+            optimizer = self.build_optimizer(cfg, model)
+            self._trainer = SimpleTrainer(model, self.build_train_loader(cfg), optimizer)
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+            self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=self)
+            self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
+            self.register_hooks(self.build_hooks())
+
+    trainer = Teacher(cfg)
+    trainer.resume_or_load()
+    trainer.train()
+    plain = trainer_class(cfg)
+    plain.train()
+    assert torch.equal(trainer.model.fc.weight, plain.model.fc.weight)
+    again = Teacher(cfg)
+    again.resume_or_load()
+    assert again.start_iter == 6
 
 
 def test_the_default_training_is_the_plain_one(cfg, trainer_class):

@@ -213,6 +213,28 @@ def test_learning_rate_follows_a_schedule_of_fvcore():
     assert stored == pytest.approx([0.05, 0.04, 0.03, 0.02, 0.01])
 
 
+def test_learning_rate_hook_that_stores_more():
+    """A subclass finds the optimizer and the group by the names that upstream has."""
+
+    class AllRates(hooks.LRScheduler):
+        def after_step(self):
+            rates = [group["lr"] for group in self._optimizer.param_groups]
+            for index, rate in enumerate(rates):
+                self.trainer.storage.put_scalar(f"lr_{index}", rate, smoothing_hint=False)
+            shown = rates[self._best_param_group_id]
+            self.trainer.storage.put_scalar("lr", shown, smoothing_hint=False)
+            assert self.scheduler is self._scheduler
+            self.scheduler.step()
+
+    trainer = toy_trainer()
+    scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 2, gamma=0.1)
+    trainer.register_hooks([AllRates(trainer.optimizer, scheduler)])
+    trainer.train(0, 3)
+    for name in ("lr", "lr_0"):
+        stored = [value for value, _ in trainer.storage.history(name).values()]
+        assert stored == pytest.approx([0.05, 0.05, 0.005])
+
+
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [

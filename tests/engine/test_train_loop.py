@@ -182,6 +182,27 @@ def test_name_scopes_of_the_model_do_not_meet_asynchronous_metrics():
     assert [name for name in trainer.storage.latest() if name.startswith("model/")] == ["model/own"]
 
 
+def test_a_trainer_that_puts_its_parts_together_itself():
+    """Of whose ``__init__`` that of TrainerBase is the only other one called."""
+
+    class Own(SimpleTrainer):
+        def __init__(self, model, data):
+            TrainerBase.__init__(self)
+            model.train()
+            self.model, self.data_loader, self.optimizer = model, data, sgd(model)
+            self._data_loader_iter_obj = iter(data)
+            self.gather_metric_period = 1
+            self.zero_grad_before_forward = self.async_write_metrics = False
+
+    model = Toy()
+    trainer = Own(model, batches())
+    trainer.train(0, 5)
+    expected = Toy()
+    plain_training(expected, batches(), 5)
+    assert torch.equal(model.fc.weight, expected.fc.weight)
+    assert trainer.storage.latest()["total_loss"][1] == 4
+
+
 def test_metrics_are_gathered_periodically():
     model = Toy()
     trainer = SimpleTrainer(model, batches(), sgd(model), gather_metric_period=3)

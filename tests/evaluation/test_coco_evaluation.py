@@ -466,8 +466,50 @@ def test_subclass_that_collects_dicts(register):
     assert_metrics(run(evaluator, *model_output)["segm"], wanted["segm"])
     first = evaluator._predictions[0]
     assert first["instances"] == instances_to_coco_json(model_output[1][0]["instances"], 10)
-    with pytest.raises(ValueError, match=r"got \['track'\] for image 10"):
-        evaluator._predictions.append({"image_id": 10, "instances": [{"track": 1}]})
+
+
+def test_subclass_that_adds_to_predictions(register, tmp_path):
+    """Its predictions are a list of dicts, and what it adds gets into the files."""
+
+    class Adder(COCOEvaluator):
+        def process(self, inputs, outputs):
+            super().process(inputs, outputs)
+            for prediction in self._predictions[-len(inputs) :]:
+                prediction["seconds"] = 0.5
+                for record in prediction["instances"]:
+                    record["track"] = 7
+
+    dataset = ground_truth(5)
+    name, model_output = register(dataset), predictions(5, dataset)
+    results = run(Adder(name, output_dir=str(tmp_path / "with")), *model_output)
+    wanted = run(COCOEvaluator(name, output_dir=str(tmp_path / "without")), *model_output)
+    assert_metrics(results["bbox"], wanted["bbox"])
+    files = [tmp_path / folder / "coco_instances_results.json" for folder in ("with", "without")]
+    records, wanted_records = (json.loads(file.read_text()) for file in files)
+    assert records == [record | {"track": 7} for record in wanted_records]
+    saved = torch.load(tmp_path / "with" / "instances_predictions.pth")
+    assert [prediction["seconds"] for prediction in saved] == [0.5] * len(model_output[0])
+
+
+def test_subclass_with_a_kind_of_its_own(register):
+    """Instances under another name are evaluated by a method that knows it."""
+
+    class Boxes(COCOEvaluator):
+        def process(self, inputs, outputs):
+            for input, output in zip(inputs, outputs, strict=True):
+                records = instances_to_coco_json(output["instances"], input["image_id"])
+                self._predictions.append({"image_id": input["image_id"], "others": records})
+
+        def evaluate(self):
+            renamed = [{**p, "instances": p["others"]} for p in self._predictions]
+            self._results = {}
+            self._eval_predictions(renamed)
+            return self._results
+
+    dataset = ground_truth(5)
+    name, model_output = register(dataset), predictions(5, dataset)
+    wanted = run(COCOEvaluator(name), *model_output)
+    assert_metrics(run(Boxes(name), *model_output)["bbox"], wanted["bbox"])
 
 
 # ---- Mismatches ----------------------------------------------------------------------------
@@ -724,6 +766,9 @@ def test_evaluate_records():
                 for cls in (COCOeval, COCOeval_opt)
             ]
         np.testing.assert_allclose(*(e.stats for e in evaluators), rtol=0, atol=1e-12)
+    with quiet():
+        slow = _evaluate_predictions_on_coco(coco_of(dataset), records, task, use_fast_impl=False)
+    assert type(slow) is COCOeval
     assert json.dumps(records, default=repr) == before
     with pytest.raises(ValueError, match="no results"):
         _evaluate_predictions_on_coco(coco_of(dataset), [], "bbox")

@@ -16,6 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import LVISEvaluator
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._lvis_protocol import evaluate_lvis
+from detectron2.evaluation.lvis_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
 
 HEIGHT, WIDTH = 140, 160
@@ -264,6 +265,26 @@ def test_evaluator_equals_the_package(masks, max_dets, register, tmp_path, monke
         assert list(metrics) == METRICS
         for key, value in metrics.items():
             assert value == pytest.approx(100 * wanted.results[key], abs=1e-10)
+
+
+def test_subclass_that_collects_dicts(register, tmp_path):
+    """As code written for upstream does, with keys of its own."""
+
+    class Collector(LVISEvaluator):
+        def process(self, inputs, outputs):
+            for input, output in zip(inputs, outputs, strict=True):
+                records = instances_to_coco_json(output["instances"], input["image_id"])
+                for record in records:
+                    record["seen"] = True
+                self._predictions.append({"image_id": input["image_id"], "instances": records})
+
+    dataset = ground_truth(5)
+    name, model_outputs = register(dataset), model_output(5, dataset, masks=True)
+    wanted = run(LVISEvaluator(name), *model_outputs)
+    assert run(Collector(name, output_dir=str(tmp_path)), *model_outputs) == wanted
+    written = json.loads((tmp_path / "lvis_instances_results.json").read_text())
+    assert all(record["seen"] for record in written)
+    assert min(record["category_id"] for record in written) == 1
 
 
 def test_categories_of_another_numbering(register, tmp_path):

@@ -1,5 +1,6 @@
 """Panoptic quality, against masks compared one by one."""
 
+import io
 import json
 import logging
 
@@ -147,6 +148,40 @@ def test_panoptic_quality(dataset):
         assert got == pytest.approx(slow_quality(counts, categories))
     assert len(results) == 9
     assert evaluator.evaluate()["panoptic_seg"] == results
+
+
+@pytest.mark.parametrize("with_files", [False, True])
+def test_subclass_that_collects_png_files(dataset, tmp_path, with_files):
+    """As code written for upstream does."""
+
+    class Collector(COCOPanopticEvaluator):
+        def process(self, inputs, outputs):
+            for image, output in zip(inputs, outputs, strict=True):
+                ids, segments = output["panoptic_seg"]
+                file = io.BytesIO()
+                Image.fromarray(ids_to_rgb(ids.numpy())).save(file, format="PNG")
+                self._predictions.append(
+                    {
+                        "image_id": image["image_id"],
+                        "file_name": f"{image['image_id']}.png",
+                        "png_string": file.getvalue(),
+                        "segments_info": [self._convert_category_id(s) for s in segments],
+                    }
+                )
+
+    name, _, inputs, outputs = dataset
+    results, folders = [], []
+    for cls in (Collector, COCOPanopticEvaluator):
+        folders.append(tmp_path / cls.__name__)
+        evaluator = cls(name, str(folders[-1]) if with_files else None)
+        evaluator.process(inputs, outputs)
+        results.append(evaluator.evaluate())
+    assert results[0] == results[1]
+    if with_files:
+        written = [json.loads((folder / "predictions.json").read_text()) for folder in folders]
+        assert written[0] == written[1]
+        pixels = [Image.open(folder / "predictions" / "3.png") for folder in folders]
+        assert np.array_equal(*map(np.asarray, pixels))
 
 
 def test_crowds_and_void():

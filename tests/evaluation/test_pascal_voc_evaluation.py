@@ -163,6 +163,36 @@ def test_average_precision(dataset, year):
     assert evaluator.evaluate()["bbox"] == {"AP": 0, "AP50": 0, "AP75": 0}
 
 
+def test_subclasses_with_their_own_process(dataset):
+    """As code written for upstream has them: one fills lines by class, one changes the outputs."""
+
+    class Lines(PascalVOCDetectionEvaluator):
+        def process(self, inputs, outputs):
+            for image, output in zip(inputs, outputs, strict=True):
+                found = output["instances"]
+                rows = zip(found.pred_boxes, found.scores, found.pred_classes, strict=True)
+                for box, score, category in rows:
+                    x0, y0, x1, y1 = (box + torch.tensor([1, 1, 0, 0])).tolist()
+                    self._predictions[int(category)].append(
+                        f"{image['image_id']} {score:.3f} {x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f}"
+                    )
+
+    class Renaming(PascalVOCDetectionEvaluator):
+        def process(self, inputs, outputs):
+            super().process(inputs, [{"instances": output["found"]} for output in outputs])
+
+    name, truth, detections = dataset()
+    inputs, outputs = as_outputs(truth, detections)
+    results = []
+    for cls in (PascalVOCDetectionEvaluator, Lines, Renaming):
+        evaluator = cls(name)
+        given = [{"found": o["instances"]} for o in outputs] if cls is Renaming else outputs
+        evaluator.process(inputs, given)
+        results.append(evaluator.evaluate()["bbox"])
+    assert results[1] == results[2] == results[0]
+    assert results[0]["AP"] > 10
+
+
 @pytest.mark.parametrize("use_07_metric", [False, True])
 def test_evaluation_of_files(dataset, tmp_path, use_07_metric):
     name, truth, detections = dataset()

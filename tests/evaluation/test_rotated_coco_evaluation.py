@@ -187,6 +187,28 @@ def test_axis_aligned_boxes_give_the_numbers_of_coco(register):
     np.testing.assert_equal(run(RotatedCOCOEvaluator(name), inputs, outputs), wanted)
 
 
+def test_subclass_with_its_own_records(register, tmp_path):
+    """What its instances_to_json gives is evaluated, and written."""
+
+    class Longer(RotatedCOCOEvaluator):
+        def instances_to_json(self, instances, img_id):
+            records = super().instances_to_json(instances, img_id)
+            for record in records:
+                record["bbox"][2] *= 1.2
+                record["text"] = "word"
+            return records
+
+    dataset, inputs, outputs = data(0)
+    evaluator = Longer(register(dataset), output_dir=str(tmp_path))
+    results = run(evaluator, inputs, outputs)["bbox"]
+    records = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    assert all(record["text"] == "word" for record in records)
+    for output in outputs:
+        output["instances"].pred_boxes.tensor[:, 2] *= 1.2
+    wanted = run(RotatedCOCOEvaluator(register(dataset)), inputs, outputs)["bbox"]
+    assert results == pytest.approx(wanted, abs=0.1, nan_ok=True)
+
+
 def test_iou_with_a_rotated_crowd():
     evaluator = RotatedCOCOeval(iouType="bbox")
     dt = [[50.0, 50.0, 20.0, 10.0, 30.0]]

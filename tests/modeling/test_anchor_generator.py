@@ -69,6 +69,17 @@ def test_rotated():
         np.testing.assert_allclose(boxes.tensor, wanted, atol=1e-5)
 
 
+def test_subclass_that_sets_all_itself():
+    class Own(DefaultAnchorGenerator):
+        def __init__(self):
+            super(DefaultAnchorGenerator, self).__init__()
+            self.strides, self.num_features, self.offset = [4], 1, 0.5
+            self.cell_anchors = BufferList([torch.tensor([[-1.0, -2, 1, 2]])])
+
+    (anchors,) = Own()(maps((1, 2)))
+    assert anchors.tensor.tolist() == [[1, 0, 3, 4], [5, 0, 7, 4]]
+
+
 def test_of_empty_maps():
     generator = DefaultAnchorGenerator(sizes=[[8]], aspect_ratios=[[1.0]], strides=[4])
     assert generator(maps((0, 3)))[0].tensor.shape == (0, 4)

@@ -361,3 +361,22 @@ def test_registry():
     with pytest.raises(TypeError, match="abstract"):
         Backbone()
     assert issubclass(BasicBlock, CNNBlockBase)
+
+
+@pytest.mark.parametrize("kind", [BasicBlock, BottleneckBlock, DeformBottleneckBlock])
+def test_subclass_that_sets_all_itself(kind):
+    """As blocks of downstream projects, which call the ``__init__`` of CNNBlockBase."""
+
+    class Own(kind):
+        def __init__(self, in_channels, out_channels, stride=1):
+            super(kind, self).__init__(in_channels, out_channels, stride)
+            self.shortcut = None
+            self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    block = Own(3, 4, stride=2)
+    assert (block.in_channels, block.out_channels, block.stride) == (3, 4, 2)
+    assert list(block.state_dict()) == ["conv.weight", "conv.bias"]
+    assert block(images(1, 3, 4, 4)).shape == (1, 4, 2, 2)

@@ -105,7 +105,35 @@ def batch(**kwargs: Any) -> list[dict[str, Any]]:
     return [{"image": image, **kwargs} for image in images]
 
 
+class SetsAllItself(GeneralizedRCNN):
+    """As a model of a downstream project whose ``__init__`` takes other arguments."""
+
+    def __init__(self) -> None:
+        super(GeneralizedRCNN, self).__init__()
+        for name, value in (("pixel_mean", MEAN), ("pixel_std", STD)):
+            self.register_buffer(name, torch.tensor(value).view(-1, 1, 1), False)
+        self.backbone, self.proposal_generator = OneMapBackbone(), FixedProposals()
+        self.roi_heads = Passing()
+        self.input_format, self.vis_period = "BGR", 0
+
+
 class TestGeneralizedRCNN:
+    def test_subclass_that_sets_all_itself(self) -> None:
+        model, plain = SetsAllItself(), rcnn()
+        model.load_state_dict(plain.state_dict())
+        inputs = batch()
+        (got, *_), (wanted, *_) = model.eval()(inputs), plain.eval()(inputs)
+        assert torch.equal(got["instances"].scores, wanted["instances"].scores)
+        for x in inputs:
+            x["instances"] = targets(3)
+        assert model.train()(inputs).keys() == {"loss_cls", "loss_rpn_cls"}
+
+    @pytest.mark.parametrize("kind", [ProposalNetwork, SemanticSegmentor])
+    def test_other_models_can_be_set_up_likewise(self, kind: type) -> None:
+        model = kind.__new__(kind)
+        super(kind, model).__init__()
+        assert not list(model.named_modules())[1:]
+
     def test_normalized_and_padded(self) -> None:
         model, inputs = rcnn(), batch()
         images = model.preprocess_image(inputs)

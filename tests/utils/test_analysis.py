@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from detectron2 import model_zoo
 from detectron2.layers import DeformConv
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.analysis import (
     FlopCountAnalysis,
@@ -92,6 +94,24 @@ def test_element_wise_operators_are_not_reported(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         FlopCountAnalysis(Detector(), INPUTS).total()
     assert not [record for record in caplog.records if "nsupported operator" in record.message]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+        "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
+        "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+    ],
+)
+def test_nothing_of_a_model_of_the_zoo_is_reported(name: str) -> None:
+    cfg = model_zoo.get_config(name)
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    cfg.merge_from_list(["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64])
+    cfg.merge_from_list(["MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_BOX_HEAD.FC_DIM", 16])
+    flops = FlopCountAnalysis(build_model(cfg).eval(), [{"image": torch.zeros(3, 64, 96)}])
+    assert flops.uncalled_modules_warnings(False).total() > 0
+    assert not flops.unsupported_ops()
 
 
 @pytest.mark.parametrize(

@@ -436,6 +436,17 @@ class TestCommonMetricPrinter:
             CommonMetricPrinter().write()
         assert printed == [" iter: 3  lr: N/A"]
 
+    def test_subclass_with_a_line_of_its_own(self, printed: list[str]) -> None:
+        class Short(CommonMetricPrinter):
+            def write(self) -> None:
+                storage = get_event_storage()
+                self.logger.info(f"{storage.iter}/{self._max_iter} {self._get_eta(storage)}")
+
+        with EventStorage(3) as storage:
+            storage.put_scalar("time", 2.0)
+            Short(max_iter=10).write()
+        assert printed == ["3/10 0:00:12"]
+
     def test_eta_without_times(self, printed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         clock = iter([100.0, 110.0, 130.0])
         monkeypatch.setattr("time.perf_counter", lambda: next(clock))

@@ -447,6 +447,41 @@ class TestInstances:
         assert (box[0] + box[2]) / 2 == pytest.approx(150, abs=1.5)
         assert (box[1] + box[3]) / 2 == pytest.approx(100, abs=1.5)
 
+    def test_subclass_that_writes_and_draws_in_its_own_way(self) -> None:
+        """As code written for upstream does, for other fonts or thin outlines."""
+        seen: list[tuple] = []
+
+        class Own(Visualizer):
+            def draw_text(
+                self, text, position, *, color="g", horizontal_alignment="center", **rest
+            ):
+                seen.append((text, tuple(np.round(position).tolist()), horizontal_alignment))
+                return super().draw_text(text, position, color="w", **rest)
+
+            def draw_polygon(self, segment, color, edge_color=None, alpha=0.5):
+                seen.append(("polygon", extent_of_points(segment)))
+                return super().draw_polygon(segment, "r", alpha=1)
+
+        def extent_of_points(points: np.ndarray) -> tuple[float, ...]:
+            return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[20:180, 40:260] = True
+        visualizer = Own(grey_image(), METADATA)
+        box = np.array([[40, 20, 260, 180]])
+        visualizer.overlay_instances(boxes=box, masks=mask[None], labels=["at a box"])
+        assert seen == [("polygon", (40.5, 20.5, 259.5, 179.5)), ("at a box", (40, 20), "left")]
+        assert len(visualizer.output.labels.boxes((WIDTH, HEIGHT))) == 1
+        seen.clear()
+        visualizer.overlay_instances(masks=mask[None], labels=["on a mask"])
+        visualizer.draw_sem_seg(mask.astype(int))
+        texts = [text for text in seen if text[0] != "polygon"]
+        assert texts[0] == ("on a mask", (150, 100), "center")
+        assert sorted(text for text, *_ in texts[1:]) == ["sea", "sky"]
+        seen.clear()
+        visualizer.overlay_rotated_instances([[150.0, 100, 80, 50, 30]], labels=["turned"])
+        assert seen[0][0] == "turned"
+
     def test_text_labels(self) -> None:
         assert _create_text_labels(None, None, None) is None
         assert _create_text_labels([1, 0], None, ["cat", "dog"]) == ["dog", "cat"]

@@ -240,7 +240,10 @@ def register_shapes(name: str, folder: str | os.PathLike[str], *, overwrite: boo
             "thing_dataset_id_to_contiguous_id": thing_ids,
             # As with COCO: one class for all things comes first.
             "stuff_classes": ["things", *(c["name"] for c in stuff)],
-            "stuff_dataset_id_to_contiguous_id": {c["id"]: i + 1 for i, c in enumerate(stuff)},
+            "stuff_dataset_id_to_contiguous_id": {
+                0: 0,
+                **{c["id"]: i + 1 for i, c in enumerate(stuff)},
+            },
             **keypoints,
         },
         images,

@@ -104,6 +104,9 @@ class DefaultTrainer(TrainerBase):
         cfg: the configuration, scaled to the number of processes.
     """
 
+    # Set here, as subclasses with parts of their own call the __init__ of TrainerBase only.
+    _rng_state: dict[str, Any] | None = None
+
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
@@ -125,7 +128,6 @@ class DefaultTrainer(TrainerBase):
         self.checkpointer = DetectionCheckpointer(
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        self._rng_state: dict[str, Any] | None = None
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg

@@ -310,14 +310,14 @@ class LRScheduler(HookBase):
                 optimizer's learning rates over the whole training. None means the trainer's
                 ``scheduler``.
         """
-        self._own_scheduler = scheduler
+        self._scheduler = scheduler
         self._optimizer = optimizer
-        self._shown_group = 0
+        self._best_param_group_id = 0
 
     @property
     def scheduler(self) -> Any:
         """The scheduler given, or the trainer's."""
-        own = self._own_scheduler
+        own = self._scheduler
         return self.trainer.scheduler if own is None else own
 
     def before_train(self) -> None:
@@ -325,13 +325,13 @@ class LRScheduler(HookBase):
 
         if self._optimizer is None:
             self._optimizer = self.trainer.optimizer
-        self._shown_group = self.get_best_param_group_id(self._optimizer)
+        self._best_param_group_id = self.get_best_param_group_id(self._optimizer)
         schedule = self.scheduler
         if isinstance(schedule, ParamScheduler):
             from detectron2.solver import LRMultiplier
 
             done = self.trainer.iter
-            self._own_scheduler = LRMultiplier(
+            self._scheduler = LRMultiplier(
                 self._optimizer, schedule, self.trainer.max_iter, last_iter=done - 1
             )
 
@@ -350,7 +350,7 @@ class LRScheduler(HookBase):
         return rates.index(Counter(rates).most_common(1)[0][0])
 
     def after_step(self) -> None:
-        lr = self._optimizer.param_groups[self._shown_group]["lr"]
+        lr = self._optimizer.param_groups[self._best_param_group_id]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
         self.scheduler.step()
 

@@ -198,6 +198,11 @@ class SimpleTrainer(TrainerBase):
     Anything else, such as several optimizers or schedules, is another ``run_step`` or a hook.
     """
 
+    # Set here, as subclasses with parts of their own call the __init__ of TrainerBase only.
+    _pending_metrics: tuple[Any, ...] | None = None
+    _batch: Any = None
+    _batches_seen = 0
+
     def __init__(
         self,
         model: nn.Module,
@@ -235,9 +240,6 @@ class SimpleTrainer(TrainerBase):
         self.async_write_metrics = async_write_metrics
         # Code written for upstream may look for it; losses are fetched without a thread here.
         self.concurrent_executor = None
-        self._pending_metrics: tuple[Any, ...] | None = None
-        self._batch: Any = None
-        self._batches_seen = 0
 
     def run_step(self) -> None:
         """A batch forward and backward, the hooks between, the optimizer's step."""

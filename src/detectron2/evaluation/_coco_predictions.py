@@ -17,8 +17,6 @@ _INSTANCE_COLUMNS = ("boxes", "scores", "classes", "mask_codes", "mask_lengths",
 _PROPOSAL_COLUMNS = ("proposal_boxes", "proposal_logits")
 COLUMNS = _INSTANCE_COLUMNS + _PROPOSAL_COLUMNS
 
-_RECORD_KEYS = {"image_id", "category_id", "bbox", "score", "segmentation", "keypoints"}
-
 
 class PackedPredictions:
     """Predictions for one image after another.
@@ -81,41 +79,6 @@ class PackedPredictions:
         shown = proposals if instances is None else instances
         size = (0, 0) if shown is None else tuple(map(int, shown.image_size))
         self._add(image_id, _length(instances), _length(proposals), size, columns)
-
-    def append(self, prediction: Mapping[str, Any]) -> None:
-        """Add an image as a dict of the form that iteration gives.
-
-        Raises:
-            ValueError: if an instance has other keys than COCO's results.
-        """
-        records, proposals = prediction.get("instances"), prediction.get("proposals")
-        if records is None or not len(records):
-            none = None if records is None else Instances((0, 0), scores=torch.zeros(0))
-            self.add(prediction["image_id"], none, proposals)
-            return
-        unknown = set().union(*records) - _RECORD_KEYS
-        if unknown:
-            raise ValueError(
-                f"instances must have the keys of COCO's results, got {sorted(unknown)} for image "
-                f"{prediction['image_id']!r}; a list holds any dicts"
-            )
-        image = prediction["image_id"]
-        detections = Detections.from_records(records, {})
-        columns = {"classes": detections.category_ids, "scores": detections.scores}
-        size = (0, 0)
-        if detections.boxes is not None:
-            columns["boxes"] = detections.boxes
-        if detections.masks is not None:
-            columns["mask_codes"] = detections.masks.codes
-            columns["mask_lengths"] = detections.masks.end - detections.masks.begin
-            size = tuple(detections.masks.sizes[0].tolist())
-        if detections.keypoints is not None:
-            columns["keypoints"] = detections.keypoints
-        if proposals is not None and len(proposals):
-            columns["proposal_boxes"] = _numpy(proposals.proposal_boxes.tensor)
-            columns["proposal_logits"] = _numpy(proposals.objectness_logits)
-            size = size if detections.masks is not None else proposals.image_size
-        self._add(image, len(records), _length(proposals), size, columns)
 
     def _add(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from detectron2.evaluation import _coco_ops  # noqa: F401  (registers the ops)
+from detectron2.evaluation._coco_collected import Collected
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_predictions import PackedPredictions
 
@@ -42,9 +43,7 @@ def write_results(detections: Detections, file: IO[bytes]) -> None:
     file.write(b"]")
 
 
-def write_predictions(
-    predictions: PackedPredictions | list[dict[str, Any]], file: IO[bytes]
-) -> None:
+def write_predictions(predictions: Collected, file: IO[bytes]) -> None:
     """Write what ``torch.save(list(predictions), file)`` would.
 
     ``torch.save`` calls Python for every object, to see whether it is a tensor's memory, and

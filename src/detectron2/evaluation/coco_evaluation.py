@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import io
-import itertools
 import logging
 import os
 from collections import OrderedDict
@@ -24,8 +23,13 @@ from detectron2.evaluation._box_proposals import (
     evaluate_box_proposals as _evaluate_box_proposals,  # noqa: F401  (used downstream)
 )
 from detectron2.evaluation._coco_checks import check_detections
+from detectron2.evaluation._coco_collected import (
+    Collected,
+    detections_of,
+    gather_collected,
+    has_kind,
+)
 from detectron2.evaluation._coco_detections import Detections
-from detectron2.evaluation._coco_gather import gather_predictions
 from detectron2.evaluation._coco_max_dets import COCOevalMaxDets, mean_of_valid
 from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._coco_results import load_results
@@ -38,7 +42,6 @@ from detectron2.evaluation._result_tables import log_per_category_table
 from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou  # noqa: F401
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
@@ -118,7 +121,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._coco_api = load_coco(self._metadata.json_file)
         # Test sets have no annotations: for them, results are only written.
         self._do_evaluation = "annotations" in self._coco_api.dataset
-        self._predictions: PackedPredictions | list[dict[str, Any]] = PackedPredictions()
+        self._predictions = self._no_predictions()
         self._results: OrderedDict[str, dict[str, float]] = OrderedDict()
 
     def _convert(self, dataset_name: str, output_dir: str | None, allow_cached: bool) -> str:
@@ -132,9 +135,13 @@ class COCOEvaluator(DatasetEvaluator):
         convert_to_coco_json(dataset_name, path, allow_cached=allow_cached)
         return path
 
+    def _no_predictions(self) -> PackedPredictions | list[dict[str, Any]]:
+        # What a process() of a subclass appends may be more than fits into arrays.
+        return PackedPredictions() if type(self).process is COCOEvaluator.process else []
+
     def reset(self) -> None:
         """Forget the predictions."""
-        self._predictions = PackedPredictions()
+        self._predictions = self._no_predictions()
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -149,7 +156,20 @@ class COCOEvaluator(DatasetEvaluator):
                 ``proposals``, or only them: Instances with ``proposal_boxes`` and
                 ``objectness_logits``.
         """
-        self._predictions.add_batch(inputs, outputs, self._cpu_device)
+        if isinstance(self._predictions, PackedPredictions):
+            self._predictions.add_batch(inputs, outputs, self._cpu_device)
+            return
+        for input, output in zip(inputs, outputs, strict=True):
+            kinds = [kind for kind in ("instances", "proposals") if kind in output]
+            found = {kind: output[kind].to(self._cpu_device) for kind in kinds}
+            image_id = input["image_id"]
+            if "instances" in found:
+                found["instances"] = self._records(found["instances"], image_id)
+            if found:
+                self._predictions.append({"image_id": image_id, **found})
+
+    def _records(self, instances: Instances, image_id: Any) -> list[dict[str, Any]]:
+        return instances_to_coco_json(instances, image_id)
 
     def evaluate(
         self, img_ids: Sequence[Any] | None = None
@@ -170,7 +190,9 @@ class COCOEvaluator(DatasetEvaluator):
             ValueError: the predictions cannot be those for this data set: unknown images or
                 categories, numbers that are not finite. See also the warnings in the log.
         """
-        predictions = self._gathered_predictions()
+        predictions: Collected | None = self._predictions
+        if self._distributed:
+            predictions = gather_collected(predictions)
         if predictions is None:
             return {}
         if not len(predictions):
@@ -180,21 +202,11 @@ class COCOEvaluator(DatasetEvaluator):
             save_predictions(predictions, self._output_dir)
 
         self._results = OrderedDict()
-        if _has(predictions, "proposals"):
+        if has_kind(predictions, "proposals"):
             self._eval_box_proposals(predictions)
-        if _has(predictions, "instances"):
+        if has_kind(predictions, "instances"):
             self._eval_predictions(predictions, img_ids=img_ids)
         return copy.deepcopy(self._results)
-
-    def _gathered_predictions(self) -> PackedPredictions | list[dict[str, Any]] | None:
-        """The predictions to evaluate; None where another process does it."""
-        if not self._distributed:
-            return self._predictions
-        if isinstance(self._predictions, PackedPredictions):
-            return gather_predictions(self._predictions)
-        # A subclass that collects dicts.
-        gathered = list(itertools.chain(*comm.gather(self._predictions, dst=0)))
-        return gathered if comm.is_main_process() else None
 
     def _tasks_from_predictions(
         self, predictions: Sequence[Mapping[str, Any]] | Detections
@@ -211,9 +223,7 @@ class COCOEvaluator(DatasetEvaluator):
         return sorted(tasks)
 
     def _eval_predictions(
-        self,
-        predictions: PackedPredictions | Sequence[Mapping[str, Any]],
-        img_ids: Sequence[Any] | None = None,
+        self, predictions: Collected, img_ids: Sequence[Any] | None = None
     ) -> None:
         """Evaluate instances of all tasks, into ``self._results``."""
         self._logger.info("Preparing results for COCO format ...")
@@ -223,7 +233,7 @@ class COCOEvaluator(DatasetEvaluator):
             detections.column("score")
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
-            save_results(detections, path, self._logger)
+            save_results(predictions, detections, path, self._logger)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
             return
@@ -259,27 +269,15 @@ class COCOEvaluator(DatasetEvaluator):
     def _cocoeval_class(self) -> type[COCOeval]:
         return COCOeval_opt if self._use_fast_impl else COCOeval
 
-    def _detections(
-        self, predictions: PackedPredictions | Sequence[Mapping[str, Any]]
-    ) -> Detections:
+    def _detections(self, predictions: Collected) -> Detections:
         """All instances, with the category ids of the data set."""
-        if isinstance(predictions, PackedPredictions):
-            detections = predictions.detections()
-        else:
-            records = list(itertools.chain(*(p.get("instances", ()) for p in predictions)))
-            detections = Detections.from_records(records, self._coco_api.imgs)
-            # Images in which nothing was found were seen, too.
-            image_ids = list(dict.fromkeys(p["image_id"] for p in predictions))
-            images = detections.positions("image_id", image_ids)
-            detections = replace(detections, image_ids=image_ids, images=images)
+        detections = detections_of(predictions, self._coco_api.imgs)
         return replace(
             detections,
             category_ids=dataset_category_ids(self._metadata, detections.category_ids),
         )
 
-    def _eval_box_proposals(
-        self, predictions: PackedPredictions | Sequence[Mapping[str, Any]]
-    ) -> None:
+    def _eval_box_proposals(self, predictions: Collected) -> None:
         """Evaluate proposals, into ``self._results``."""
         predictions = [prediction for prediction in predictions if "proposals" in prediction]
         if self._output_dir:
@@ -352,6 +350,8 @@ def _evaluate_predictions_on_coco(
     cocoeval_fn: type[COCOeval] = COCOeval_opt,
     img_ids: Sequence[Any] | None = None,
     max_dets_per_image: Sequence[int] | None = None,
+    *,
+    use_fast_impl: bool = True,
 ) -> COCOeval:
     """Evaluate results and print the summary.
 
@@ -364,7 +364,11 @@ def _evaluate_predictions_on_coco(
         img_ids: the images to evaluate; None for all.
         max_dets_per_image: three numbers of detections that count for a class in an image; None
             for 1, 10 and 100. Not for keypoints.
+        use_fast_impl: as evaluators of upstream's release 0.6 pass it; False is pycocotools'
+            COCOeval in place of ``cocoeval_fn``.
     """
+    if not use_fast_impl:
+        cocoeval_fn = COCOeval
     if not len(coco_results):
         raise ValueError("there are no results to evaluate")
     max_dets = list(_STANDARD_MAX_DETS if max_dets_per_image is None else max_dets_per_image)
@@ -451,12 +455,6 @@ def dataset_category_ids(metadata: Any, classes: np.ndarray) -> np.ndarray:
     ids = np.empty(num_classes, np.int64)
     ids[list(mapping.values())] = list(mapping.keys())
     return ids[classes]
-
-
-def _has(predictions: PackedPredictions | Sequence[Mapping[str, Any]], kind: str) -> bool:
-    if isinstance(predictions, PackedPredictions):
-        return predictions.has_instances if kind == "instances" else predictions.has_proposals
-    return any(kind in prediction for prediction in predictions)
 
 
 def _percent(value: float) -> float:

@@ -18,8 +18,13 @@ from detectron2.evaluation._box_proposals import (
     evaluate_box_proposals as _evaluate_box_proposals,  # noqa: F401  (used downstream)
 )
 from detectron2.evaluation._coco_checks import check_detections
+from detectron2.evaluation._coco_collected import (
+    Collected,
+    detections_of,
+    gather_collected,
+    has_kind,
+)
 from detectron2.evaluation._coco_detections import Detections
-from detectron2.evaluation._coco_gather import gather_predictions
 from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._detection_files import (
     save_predictions,
@@ -80,18 +85,27 @@ class LVISEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._cpu_device = torch.device("cpu")
-        self._predictions = PackedPredictions()
+        self._predictions = self._no_predictions()
         self._results: OrderedDict[str, dict[str, float]] = OrderedDict()
+
+    def _no_predictions(self) -> PackedPredictions | list[dict[str, Any]]:
+        # What a process() of a subclass appends may be more than fits into arrays.
+        return PackedPredictions() if type(self).process is LVISEvaluator.process else []
 
     def reset(self) -> None:
         """Forget the predictions."""
-        self._predictions = PackedPredictions()
+        self._predictions = self._no_predictions()
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
         """Take in a batch, as :meth:`COCOEvaluator.process` does."""
-        self._predictions.add_batch(inputs, outputs, self._cpu_device)
+        if isinstance(self._predictions, PackedPredictions):
+            self._predictions.add_batch(inputs, outputs, self._cpu_device)
+            return
+        batch = PackedPredictions()
+        batch.add_batch(inputs, outputs, self._cpu_device)
+        self._predictions.extend(batch)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | dict[str, Any]:
         """Evaluate what was processed.
@@ -106,9 +120,9 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             ValueError: the predictions cannot be those for this data set.
         """
-        predictions = self._predictions
+        predictions: Collected | None = self._predictions
         if self._distributed:
-            predictions = gather_predictions(predictions)
+            predictions = gather_collected(predictions)
         if predictions is None:
             return {}
         if not len(predictions):
@@ -118,9 +132,9 @@ class LVISEvaluator(DatasetEvaluator):
             save_predictions(predictions, self._output_dir)
 
         self._results = OrderedDict()
-        if predictions.has_proposals:
+        if has_kind(predictions, "proposals"):
             self._eval_box_proposals(predictions)
-        if predictions.has_instances:
+        if has_kind(predictions, "instances"):
             self._eval_predictions(predictions)
         return copy.deepcopy(self._results)
 
@@ -134,17 +148,10 @@ class LVISEvaluator(DatasetEvaluator):
             has_masks = any("segmentation" in prediction for prediction in predictions)
         return ["bbox", "segm"] if has_masks else ["bbox"]
 
-    def _eval_predictions(
-        self, predictions: PackedPredictions | Sequence[Mapping[str, Any]]
-    ) -> None:
+    def _eval_predictions(self, predictions: Collected) -> None:
         """Evaluate instances of all tasks, into ``self._results``."""
         self._logger.info("Preparing results in the LVIS format ...")
-        if not isinstance(predictions, PackedPredictions):
-            packed = PackedPredictions()
-            for prediction in predictions:
-                packed.append(prediction)
-            predictions = packed
-        detections = predictions.detections()
+        detections = detections_of(predictions, self._lvis_api.imgs)
         ids = dataset_category_ids(self._metadata, detections.category_ids)
         if not hasattr(self._metadata, "thing_dataset_id_to_contiguous_id"):
             ids = ids + 1  # LVIS counts its categories from 1
@@ -154,7 +161,7 @@ class LVISEvaluator(DatasetEvaluator):
             detections.column("score")
         if self._output_dir:
             path = os.path.join(self._output_dir, "lvis_instances_results.json")
-            save_results(detections, path, self._logger)
+            save_results(predictions, detections, path, self._logger)
         if not self._do_evaluation:
             self._logger.info("Annotations are not available for evaluation.")
             return
@@ -169,7 +176,7 @@ class LVISEvaluator(DatasetEvaluator):
                 class_names=getattr(self._metadata, "thing_classes", None),
             )
 
-    def _eval_box_proposals(self, predictions: PackedPredictions) -> None:
+    def _eval_box_proposals(self, predictions: Collected) -> None:
         """Evaluate proposals, into ``self._results``."""
         with_proposals = [prediction for prediction in predictions if "proposals" in prediction]
         if self._output_dir:

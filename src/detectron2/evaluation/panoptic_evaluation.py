@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -121,6 +122,24 @@ class COCOPanopticEvaluator(DatasetEvaluator):
                     Image.fromarray(rgb).save(file, format="PNG", compress_level=1)
             self._predictions.append(prediction)
 
+    def _counted(self, prediction: dict[str, Any]) -> dict[str, Any]:
+        """A prediction of :meth:`process`, or what one of a subclass appends as upstream's does.
+
+        That is a dict with ``image_id``, ``file_name`` (of the PNG file), ``png_string`` (its
+        bytes) and ``segments_info`` with the data set's categories.
+        """
+        if "counts" in prediction:
+            return prediction
+        png = prediction["png_string"]
+        ids = rgb_to_ids(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")))
+        counts = self._count(prediction["image_id"], ids, prediction["segments_info"])
+        if self._output_dir is not None:
+            path = os.path.join(self._output_dir, "predictions", prediction["file_name"])
+            with PathManager.open(path, "wb") as file:
+                file.write(png)
+        kept = {key: value for key, value in prediction.items() if key != "png_string"}
+        return {**kept, "counts": counts}
+
     def _segments_by_divisor(self, ids: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Segments of ids that hold their category; the ids become 1 larger, so that 0 is void."""
         segments = infer_segments(ids, self._metadata)
@@ -176,6 +195,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         Raises:
             ValueError: an image of the ground truth was not processed.
         """
+        self._predictions = [self._counted(prediction) for prediction in self._predictions]
         predictions = list(iterate_over_all(self._predictions))
         if not comm.is_main_process():
             return None

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import xml.etree.ElementTree as ET
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +22,9 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 __all__ = ["PascalVOCDetectionEvaluator", "parse_rec", "voc_ap", "voc_eval"]
+
+# The image's name, and classes (N,), scores (N,) and boxes (N, 4) of what was detected in it.
+_Prediction = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 
 
 class PascalVOCDetectionEvaluator(DatasetEvaluator):
@@ -53,7 +56,10 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        self._predictions: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+        # A process() of a subclass may fill lines of the development kit, by class.
+        has_own = type(self).process is not PascalVOCDetectionEvaluator.process
+        self._predictions: list[_Prediction] | dict[int, list[str]]
+        self._predictions = defaultdict(list) if has_own else []
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -80,9 +86,12 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
             # Pixels are counted from 1, and the last one belongs to the box.
             boxes[:, :2] += 1
             scores = instances.scores.to(self._cpu_device).numpy().astype(np.float64)
-            self._predictions.append(
-                (str(image["image_id"]), classes, np.round(scores, 3), np.round(boxes, 1))
-            )
+            name, scores, boxes = str(image["image_id"]), np.round(scores, 3), np.round(boxes, 1)
+            if isinstance(self._predictions, list):
+                self._predictions.append((name, classes, scores, boxes))
+                continue
+            for category, *numbers in zip(classes.tolist(), scores, *boxes.T, strict=True):
+                self._predictions[category].append(" ".join(map(str, (name, *numbers))))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
         """Compute the average precision, in rank 0.
@@ -97,7 +106,8 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
         Raises:
             ValueError: a prediction's image is not one of the split, or was processed twice.
         """
-        predictions = list(iterate_over_all(self._predictions))
+        own = self._predictions
+        predictions = list(iterate_over_all(own if isinstance(own, list) else _of_lines(own)))
         if not comm.is_main_process():
             return None
         image_names = _read_image_set(self._image_set_path)
@@ -131,7 +141,7 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
     def _in_order_of(
         self,
         image_names: list[str],
-        predictions: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]],
+        predictions: list[_Prediction],
     ) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Predictions with the index of their image, by that: equal scores are then in the same
         order, however many processes there were."""
@@ -170,6 +180,21 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
             return dict.fromkeys(("AP", "AP50", "AP75"), float("nan"))
         means = precisions[valid].mean(axis=0)
         return {"AP": float(means.mean()), "AP50": float(means[0]), "AP75": float(means[5])}
+
+
+def _of_lines(lines_of_class: Mapping[int, Sequence[str]]) -> list[_Prediction]:
+    """Predictions by image, from lines of an image's name, a score and a box's four numbers."""
+    rows: dict[str, list[tuple[int, list[float]]]] = {}
+    for category, lines in lines_of_class.items():
+        for line in lines:
+            name, *numbers = line.split(" ")
+            rows.setdefault(name, []).append((category, list(map(float, numbers))))
+    predictions = []
+    for name, of_image in rows.items():
+        classes, numbers = zip(*of_image, strict=True)
+        table = np.array(numbers, dtype=np.float64)
+        predictions.append((name, np.array(classes, dtype=np.int64), table[:, 0], table[:, 1:]))
+    return predictions
 
 
 def parse_rec(filename: str) -> list[dict[str, Any]]:

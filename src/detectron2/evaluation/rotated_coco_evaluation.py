@@ -1,6 +1,6 @@
 """Evaluation of rotated boxes by the rules of COCO."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from detectron2.evaluation import coco_evaluation
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_packing import Annotations, PackedAnnotations
+from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._coco_similarity import box_ious, pair_offsets
 from detectron2.evaluation.coco_evaluation import COCOEvaluator
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
@@ -105,25 +106,21 @@ class RotatedCOCOEvaluator(COCOEvaluator):
     """Average precision of rotated boxes by the rules of COCO: the task "bbox" only.
 
     Boxes of the ground truth and of the predictions are XYWHA (:class:`BoxMode`), or axis-aligned
-    ones, which count as rotated by 0 degrees. A crowd may be rotated, too.
+    ones, which count as rotated by 0 degrees. A crowd may be rotated, too. Instances that
+    :meth:`process` takes have ``pred_boxes`` (RotatedBoxes or Boxes), ``scores`` and
+    ``pred_classes``.
     """
-
-    def process(
-        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Take in a batch.
-
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``: Instances in the image's own size with
-                ``pred_boxes`` (RotatedBoxes or Boxes), ``scores`` and ``pred_classes``; or with
-                ``proposals``.
-        """
-        super().process(inputs, outputs)
 
     def instances_to_json(self, instances: Instances, img_id: Any) -> list[dict[str, Any]]:
         """Instances in the format of COCO's results; ``bbox`` has five numbers if rotated."""
         return coco_evaluation.instances_to_coco_json(instances, img_id)
+
+    def _no_predictions(self) -> PackedPredictions | list[dict[str, Any]]:
+        has_own = type(self).instances_to_json is not RotatedCOCOEvaluator.instances_to_json
+        return [] if has_own else super()._no_predictions()
+
+    def _records(self, instances: Instances, image_id: Any) -> list[dict[str, Any]]:
+        return self.instances_to_json(instances, image_id)
 
     def _wanted_tasks(self, detections: Detections) -> Sequence[str]:
         if self._tasks is not None and set(self._tasks) != {"bbox"}:

@@ -84,6 +84,8 @@ class SemSegEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._cpu_device = torch.device("cpu")
         self.sem_seg_loading_fn = sem_seg_loading_fn
+        # Here, too, for a subclass whose reset() does not know of it.
+        self._processed: Counter[str] = Counter()
 
         self.input_file_to_gt_file = {}
         for record in DatasetCatalog.get(dataset_name):
@@ -120,7 +122,7 @@ class SemSegEvaluator(DatasetEvaluator):
         self._conf_matrix = np.zeros((size, size), dtype=np.int64)
         self._b_conf_matrix = np.zeros((size, size), dtype=np.int64)
         self._predictions: list[dict[str, Any]] = []
-        self._processed: Counter[str] = Counter()
+        self._processed = Counter()
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -212,7 +214,9 @@ class SemSegEvaluator(DatasetEvaluator):
         self._write_predictions()
         if self._distributed and not is_main_process():
             return None
-        self._warn_of_images(processed)
+        # A process() of a subclass, which counts the pixels itself, does not tell the images.
+        if processed or not counts.any():
+            self._warn_of_images(processed)
         scores = segmentation_scores(
             counts, boundary_counts if self._compute_boundary_iou else None, self._class_names
         )

@@ -121,13 +121,18 @@ class _AnchorCache:
 class _GridAnchors(nn.Module):
     """Cell anchors on the grids of several feature maps; what both generators share."""
 
-    def __init__(self, strides: Sequence[int], offset: float, **per_level: Any) -> None:
+    def __init__(
+        self, strides: Sequence[int] | None = None, offset: float = 0.0, **per_level: Any
+    ) -> None:
         """Args:
-        strides: of each map.
+        strides: of each map; None where a subclass sets all itself, as if this were nn.Module's.
         offset: as for `DefaultAnchorGenerator`.
         **per_level: arguments of ``generate_cell_anchors``, by the names that errors give them.
         """
         super().__init__()
+        self._cache = _AnchorCache()
+        if strides is None:
+            return
         assert 0.0 <= offset < 1.0, f"the anchors' offset must be in [0, 1), got {offset}"
         # Before the cells, which a subclass may make of them.
         self.strides = list(strides)
@@ -140,7 +145,6 @@ class _GridAnchors(nn.Module):
         self.cell_anchors = BufferList(
             [self.generate_cell_anchors(*of_level) for of_level in zip(*arguments, strict=True)]
         )
-        self._cache = _AnchorCache()
 
     @property
     @torch.jit.unused

@@ -91,6 +91,11 @@ def alignment(name: str) -> float:
     return _ALIGNMENTS[name]
 
 
+def alignment_of(share: float) -> str:
+    """The inverse of :func:`alignment`."""
+    return {value: name for name, value in _ALIGNMENTS.items()}[share]
+
+
 @functools.lru_cache(maxsize=64)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

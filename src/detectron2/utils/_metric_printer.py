@@ -39,7 +39,7 @@ class CommonMetricPrinter(EventWriter):
         self._last_write: tuple[int, float] | None = None
         self._tracker = ScalarTracker(window_size)
 
-    def _eta(self, storage: EventStorage) -> str | None:
+    def _get_eta(self, storage: EventStorage) -> str | None:
         if self._max_iter is None:
             return None
         previous, self._last_write = self._last_write, (storage.iter, time.perf_counter())
@@ -66,7 +66,7 @@ class CommonMetricPrinter(EventWriter):
         return parts
 
     def _line(self, storage: EventStorage) -> str:
-        eta = self._eta(storage)
+        eta = self._get_eta(storage)
         parts = [] if eta is None else [f"eta: {eta}"]
         parts.append(f"iter: {storage.iter}")
         for mark in ("loss", "[metric]"):

@@ -12,14 +12,16 @@ from torch import nn
 # Their cost is small beside that of convolutions and products: no need to warn of them.
 # fmt: off
 _CHEAP_OPERATORS = (
-    "abs", "add", "add_", "all", "any", "argmax", "argsort", "bitwise_and", "bitwise_not", "clamp",
-    "clamp_", "clone", "constant_pad_nd", "copy_", "cumsum", "div", "div_", "eq", "exp",
-    "expand_as", "fill_", "floor", "floor_divide", "gather", "ge", "gelu", "gt", "index_put_",
-    "isfinite", "le", "log", "log2", "logical_and", "lt", "max", "max_pool2d", "maximum", "mean",
-    "meshgrid", "min", "minimum", "mul", "mul_", "nan_to_num", "ne", "neg", "new_ones", "new_zeros",
-    "nonzero_numpy", "pad", "pow", "prod", "reciprocal", "relu", "relu_", "repeat",
+    "__ior__", "abs", "add", "add_", "addcmul", "all", "amax", "any", "argmax", "argsort",
+    "bitwise_and", "bitwise_not", "clamp", "clamp_", "clone", "constant_pad_nd", "copy_",
+    "count_nonzero", "cumsum", "div", "div_", "eq", "exp", "expand_as", "fill_", "floor",
+    "floor_divide", "gather", "ge", "gelu", "gt", "histc", "index_put_", "index_select", "isfinite",
+    "le", "log", "log2", "logical_and", "lt", "masked_fill_", "max", "max_pool2d", "maximum",
+    "mean", "meshgrid", "min", "minimum", "mul", "mul_", "nan_to_num", "ne", "neg", "new_ones",
+    "new_zeros", "nonzero_numpy", "pad", "pow", "prod", "reciprocal", "relu", "relu_", "repeat",
     "repeat_interleave", "round", "rsub", "scatter_", "sigmoid", "sigmoid_", "softmax", "sort",
-    "sqrt", "sub", "sub_", "sum", "topk", "where", "zeros_like",
+    "sqrt", "sub", "sub_", "sum", "topk", "unflatten", "upsample_bicubic2d", "upsample_linear1d",
+    "where", "zero_", "zeros_like",
 )
 # fmt: on
 _IGNORED_OPERATORS = [
@@ -30,6 +32,7 @@ _IGNORED_OPERATORS = [
     "detectron2::pairwise_iou",
     "detectron2::paste_masks",
     "detectron2::roi_align_rotated_forward",
+    "prim::CallFunction",  # a scripted function, such as NMS
     "torchvision::nms",
     "torchvision::roi_align",
 ]

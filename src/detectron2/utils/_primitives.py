@@ -15,7 +15,7 @@ from detectron2.utils._colors import (
     to_rgb,
     to_rgba,
 )
-from detectron2.utils._labels import Anchor, Text, alignment
+from detectron2.utils._labels import Anchor, Text, alignment, alignment_of
 from detectron2.utils._mask_components import MaskRuns
 from detectron2.utils._regions import border_coverage, mask_coverage
 from detectron2.utils._vis_image import VisImage
@@ -369,7 +369,15 @@ class Primitives:
         *,
         is_fixed: bool = False,
     ) -> VisImage:
-        """Add a text; the anchors are in pixels of the image."""
+        """Add a text; the anchors are in pixels of the image. A subclass that has its own
+        :meth:`draw_text` gets it at the first one."""
+        if not is_fixed and type(self).draw_text is not Primitives.draw_text:
+            x, y, *share = anchors[0]
+            side = alignment_of(share[0] if share else 0.0)
+            options = {"rotation": rotation} if rotation else {}
+            return self.draw_text(
+                text, (x, y), font_size=font_size, color=color, horizontal_alignment=side, **options
+            )
         scale = self.output.scale
         size = self.output.points(self._default_font_size if font_size is None else font_size)
         places = [Anchor(float(x) * scale, float(y) * scale, *share) for x, y, *share in anchors]

@@ -423,7 +423,8 @@ class Visualizer(Primitives):
         )
 
     def _draw_mask(self, mask: GenericMask, color: Color, alpha: float) -> None:
-        if mask.is_polygons:
+        # A subclass that draws polygons in its own way gets the outlines of bitmaps, too.
+        if mask.is_polygons or type(self).draw_polygon is not Primitives.draw_polygon:
             for polygon in mask.polygons:
                 self.draw_polygon(polygon.reshape(-1, 2), color, alpha=alpha)
         else:

@@ -72,7 +72,7 @@ def _conv(
 class _ResidualBlock(CNNBlockBase):
     """A block whose input, projected if channels change, is added to what it computes."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: _Norm) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm: _Norm = "") -> None:
         super().__init__(in_channels, out_channels, stride)
         self.shortcut: nn.Module | None = None
         if in_channels != out_channels:

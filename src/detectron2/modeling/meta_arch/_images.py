@@ -104,11 +104,15 @@ class ImageModel(ReplayedModel):
     """A model with a backbone that takes normalised images, padded into a batch."""
 
     def __init__(
-        self, backbone: Backbone, pixel_mean: Sequence[float], pixel_std: Sequence[float]
+        self,
+        backbone: Backbone | None = None,
+        pixel_mean: Sequence[float] = (),
+        pixel_std: Sequence[float] = (),
     ) -> None:
         """
         Args:
-            backbone: makes feature maps of a batch of images.
+            backbone: makes feature maps of a batch of images. None leaves all three to a subclass
+                of a model, which may call this as if it were that of ``nn.Module``.
             pixel_mean: of each channel, what is subtracted.
             pixel_std: of each channel, what is divided by.
 
@@ -116,6 +120,8 @@ class ImageModel(ReplayedModel):
             ValueError: they are not as many.
         """
         super().__init__()
+        if backbone is None:
+            return
         if len(pixel_mean) != len(pixel_std):
             raise ValueError(
                 f"pixel_mean and pixel_std need as many numbers, got {pixel_mean} and {pixel_std}"
