@@ -78,7 +78,7 @@ def test_rle_that_is_none(rle):
         decode_rle(rle)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.text(max_size=30) | st.binary(max_size=30), st.integers(0, 9), st.integers(0, 9))
 def test_rle_of_any_text_is_a_mask_or_an_error(counts, height, width):
     try:
@@ -221,7 +221,7 @@ _numbers = st.floats(-1e4, 1e4) | st.sampled_from([math.nan, math.inf, 0.0, -0.0
 _garbage = st.none() | st.text(max_size=5) | _numbers | st.lists(_numbers, max_size=9)
 _records = st.fixed_dictionaries(
     {
-        "bbox": st.lists(_numbers, min_size=4, max_size=4) | _garbage,
+        "bbox": st.lists(_numbers, min_size=4, max_size=5) | _garbage,
         "bbox_mode": st.sampled_from(list(BoxMode)) | st.integers(-1, 6),
         "category_id": st.integers(0, 5),
     },
@@ -236,7 +236,7 @@ _records = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(_records, st.booleans(), st.sampled_from(["polygon", "bitmask"]))
 def test_any_record_becomes_sound_ground_truth_or_an_error(record, flip, mask_format):
     transforms = T.TransformList([T.ResizeTransform(H, W, 20, 30)] + [T.HFlipTransform(30)] * flip)
@@ -248,11 +248,11 @@ def test_any_record_becomes_sound_ground_truth_or_an_error(record, flip, mask_fo
         instances = utils.annotations_to_instances([moved], (20, 30), mask_format)
     except (ValueError, TypeError, NotImplementedError, AssertionError):
         return
-    box = np.array(record["bbox"], dtype=np.float64)
-    if record["bbox_mode"] == BoxMode.XYWH_ABS:
-        box[2:] += box[:2]
-    box[2:] = np.maximum(box[2:], box[:2])
     if record["bbox_mode"] != BoxMode.XYWHA_ABS:
+        box = np.array(record["bbox"], dtype=np.float64)
+        if record["bbox_mode"] == BoxMode.XYWH_ABS:
+            box[2:] += box[:2]
+        box[2:] = np.maximum(box[2:], box[:2])
         xs, ys = np.sort(box[0::2] * 0.6), np.sort(box[1::2] * 0.5)
         xs = np.sort(30 - xs) if flip else xs
         expected = [xs.clip(0, 30)[0], ys.clip(0, 20)[0], xs.clip(0, 30)[1], ys.clip(0, 20)[1]]
