@@ -56,21 +56,14 @@ def test_against_a_loop(device, dtype, is_strided, alpha, gamma, shape):
 
 @on_each_device
 @pytest.mark.parametrize("gamma", [2.0, 1.5, 0.0])
-def test_gradient(device, gamma):
+def test_gradients(device, gamma):
+    """The gradient, and its own."""
     logits, labels = problem(9, 4)
     logits = logits.double().to(device).requires_grad_()
     labels = labels.to(device)
     assert torch.autograd.gradcheck(
         lambda x: sigmoid_focal_loss(x, labels, 0.25, gamma), logits, eps=1e-6, atol=1e-7
     )
-
-
-@on_each_device
-@pytest.mark.parametrize("gamma", [2.0, 1.5, 0.0])
-def test_gradient_of_the_gradient(device, gamma):
-    logits, labels = problem(9, 4)
-    logits = logits.double().to(device).requires_grad_()
-    labels = labels.to(device)
     assert torch.autograd.gradgradcheck(
         lambda x: eager_loss(x, labels, 0.25, gamma), logits, eps=1e-6, atol=1e-6
     )

@@ -165,11 +165,25 @@ def dense_problem(n=2, seed=0):
     return anchors, deltas, gt_boxes, mask
 
 
+@pytest.fixture
+def not_counting(monkeypatch):
+    """The way that other devices than the CPU go, which do not count the foreground."""
+    monkeypatch.setattr(
+        "detectron2.modeling.box_regression._counts_foreground", lambda device: False
+    )
+
+
+@pytest.fixture(params=["counting", "not_counting"])
+def counting(request):
+    """Both ways."""
+    if request.param == "not_counting":
+        request.getfixturevalue("not_counting")
+
+
+@pytest.mark.usefixtures("counting")
 @pytest.mark.parametrize("kind", ["smooth_l1", *LOSSES])
-@pytest.mark.parametrize("on_cpu", [True, False])
 @pytest.mark.parametrize("most", [None, 20, 1000])
-def test_dense_loss(kind, on_cpu, most, monkeypatch):
-    """Also the ways that other devices go, which do not count the foreground."""
+def test_dense_loss(kind, most):
     transform = Box2BoxTransform((1.0, 1.0, 2.0, 2.0))
     anchors, deltas, gt_boxes, mask = dense_problem()
     wanted = torch.zeros(())
@@ -185,11 +199,6 @@ def test_dense_loss(kind, on_cpu, most, monkeypatch):
             else:
                 wanted = wanted + LOSSES[kind](transform.apply_deltas(delta, anchor), target)
     wanted_grads = torch.autograd.grad(wanted, deltas)
-
-    if not on_cpu:
-        monkeypatch.setattr(
-            "detectron2.modeling.box_regression._counts_foreground", lambda device: False
-        )
     loss = _dense_box_regression_loss(
         anchors, transform, deltas, gt_boxes, mask, kind, 0.5, max_foreground=most
     )
@@ -197,14 +206,10 @@ def test_dense_loss(kind, on_cpu, most, monkeypatch):
     torch.testing.assert_close(torch.autograd.grad(loss, deltas), wanted_grads)
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.usefixtures("counting")
 @pytest.mark.parametrize("kind", ["smooth_l1", "giou"])
 @pytest.mark.parametrize("most", [None, 3])
-def test_dense_loss_of_no_foreground(on_cpu, kind, most, monkeypatch):
-    if not on_cpu:
-        monkeypatch.setattr(
-            "detectron2.modeling.box_regression._counts_foreground", lambda device: False
-        )
+def test_dense_loss_of_no_foreground(kind, most):
     anchors, deltas, gt_boxes, mask = dense_problem()
     loss = _dense_box_regression_loss(
         anchors,
@@ -219,14 +224,10 @@ def test_dense_loss_of_no_foreground(on_cpu, kind, most, monkeypatch):
     assert all(not grad.any() for grad in torch.autograd.grad(loss, deltas))
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.usefixtures("counting")
 @pytest.mark.parametrize("kind", ["smooth_l1", *LOSSES])
 @pytest.mark.parametrize("most", [None, 20])
-def test_predictions_of_the_background_do_not_count(on_cpu, kind, most, monkeypatch):
-    if not on_cpu:
-        monkeypatch.setattr(
-            "detectron2.modeling.box_regression._counts_foreground", lambda device: False
-        )
+def test_predictions_of_the_background_do_not_count(kind, most):
     anchors, deltas, gt_boxes, mask = dense_problem()
     transform = Box2BoxTransform((1.0,) * 4, scale_clamp=math.inf)
     for of_level, is_chosen in zip(deltas, mask.split([x.size(1) for x in deltas], 1), strict=True):
@@ -241,10 +242,8 @@ def test_predictions_of_the_background_do_not_count(on_cpu, kind, most, monkeypa
     assert grads[mask].any(dim=1).all()
 
 
-def test_dense_loss_tells_of_more_foreground_than_was_promised(monkeypatch):
-    monkeypatch.setattr(
-        "detectron2.modeling.box_regression._counts_foreground", lambda device: False
-    )
+@pytest.mark.usefixtures("not_counting")
+def test_dense_loss_tells_of_more_foreground_than_was_promised():
     anchors, deltas, gt_boxes, mask = dense_problem()
     loss = _dense_box_regression_loss(
         anchors, Box2BoxTransform((1.0,) * 4), deltas, gt_boxes, mask, max_foreground=2

@@ -524,16 +524,21 @@ def test_failed_replay(caplog):
     assert_replays(model, image(size=(8, 9)), EAGER_CALLS + 1)
 
 
-def test_a_lane_is_used_until_a_recording_in_it_fails():
-    lanes, fails = [], []
+def recorder(lanes, errors):
+    """It notes each lane in ``lanes``, and raises what is in ``errors``, the last first."""
 
     def record(function, inputs, lane):
         lanes.append(lane)
-        if fails:
-            raise fails.pop()
+        if errors:
+            raise errors.pop()
         return FakeGraph(function, inputs, lane)
 
-    model = Model(record)
+    return record
+
+
+def test_a_lane_is_used_until_a_recording_in_it_fails():
+    lanes, fails = [], []
+    model = Model(recorder(lanes, fails))
     errors = [None, None, RuntimeError("not this one"), None, KeyboardInterrupt(), None]
     for i, error in enumerate(errors):
         fails += [] if error is None else [error]
@@ -582,14 +587,7 @@ def test_streams_of_lanes(monkeypatch):
 def test_recordings_are_put_off(caplog):
     """Where another thread waits for the device, which is not forever."""
     lanes, busy = [], []
-
-    def record(function, inputs, lane):
-        lanes.append(lane)
-        if busy:
-            raise busy.pop()
-        return FakeGraph(function, inputs, lane)
-
-    model = Model(record)
+    model = Model(recorder(lanes, busy))
     warm(model)
     busy += [NotNowError(), NotNowError()]
     x = image(size=(8, 9))

@@ -25,9 +25,11 @@ from detectron2.evaluation._box_proposals import (
 from detectron2.evaluation._coco_checks import check_detections
 from detectron2.evaluation._coco_collected import (
     Collected,
+    collect,
     detections_of,
     gather_collected,
     has_kind,
+    nothing_collected,
 )
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_max_dets import COCOevalMaxDets, mean_of_valid
@@ -135,9 +137,8 @@ class COCOEvaluator(DatasetEvaluator):
         convert_to_coco_json(dataset_name, path, allow_cached=allow_cached)
         return path
 
-    def _no_predictions(self) -> PackedPredictions | list[dict[str, Any]]:
-        # What a process() of a subclass appends may be more than fits into arrays.
-        return PackedPredictions() if type(self).process is COCOEvaluator.process else []
+    def _no_predictions(self) -> Collected:
+        return nothing_collected(self, COCOEvaluator)
 
     def reset(self) -> None:
         """Forget the predictions."""
@@ -156,17 +157,7 @@ class COCOEvaluator(DatasetEvaluator):
                 ``proposals``, or only them: Instances with ``proposal_boxes`` and
                 ``objectness_logits``.
         """
-        if isinstance(self._predictions, PackedPredictions):
-            self._predictions.add_batch(inputs, outputs, self._cpu_device)
-            return
-        for input, output in zip(inputs, outputs, strict=True):
-            kinds = [kind for kind in ("instances", "proposals") if kind in output]
-            found = {kind: output[kind].to(self._cpu_device) for kind in kinds}
-            image_id = input["image_id"]
-            if "instances" in found:
-                found["instances"] = self._records(found["instances"], image_id)
-            if found:
-                self._predictions.append({"image_id": image_id, **found})
+        collect(self._predictions, inputs, outputs, self._cpu_device, self._records)
 
     def _records(self, instances: Instances, image_id: Any) -> list[dict[str, Any]]:
         return instances_to_coco_json(instances, image_id)

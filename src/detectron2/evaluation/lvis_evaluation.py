@@ -20,12 +20,13 @@ from detectron2.evaluation._box_proposals import (
 from detectron2.evaluation._coco_checks import check_detections
 from detectron2.evaluation._coco_collected import (
     Collected,
+    collect,
     detections_of,
     gather_collected,
     has_kind,
+    nothing_collected,
 )
 from detectron2.evaluation._coco_detections import Detections
-from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._detection_files import (
     save_predictions,
     save_proposals,
@@ -34,7 +35,7 @@ from detectron2.evaluation._detection_files import (
 from detectron2.evaluation._lvis_protocol import evaluate_lvis
 from detectron2.evaluation.coco_evaluation import (
     dataset_category_ids,
-    instances_to_coco_json,  # noqa: F401  (importable here, too)
+    instances_to_coco_json,
     load_coco,
 )
 from detectron2.evaluation.evaluator import DatasetEvaluator
@@ -85,27 +86,18 @@ class LVISEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._cpu_device = torch.device("cpu")
-        self._predictions = self._no_predictions()
+        self._predictions = nothing_collected(self, LVISEvaluator)
         self._results: OrderedDict[str, dict[str, float]] = OrderedDict()
-
-    def _no_predictions(self) -> PackedPredictions | list[dict[str, Any]]:
-        # What a process() of a subclass appends may be more than fits into arrays.
-        return PackedPredictions() if type(self).process is LVISEvaluator.process else []
 
     def reset(self) -> None:
         """Forget the predictions."""
-        self._predictions = self._no_predictions()
+        self._predictions = nothing_collected(self, LVISEvaluator)
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
         """Take in a batch, as :meth:`COCOEvaluator.process` does."""
-        if isinstance(self._predictions, PackedPredictions):
-            self._predictions.add_batch(inputs, outputs, self._cpu_device)
-            return
-        batch = PackedPredictions()
-        batch.add_batch(inputs, outputs, self._cpu_device)
-        self._predictions.extend(batch)
+        collect(self._predictions, inputs, outputs, self._cpu_device, instances_to_coco_json)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | dict[str, Any]:
         """Evaluate what was processed.

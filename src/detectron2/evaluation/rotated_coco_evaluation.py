@@ -9,9 +9,9 @@ import torch
 from pycocotools.coco import COCO
 
 from detectron2.evaluation import coco_evaluation
+from detectron2.evaluation._coco_collected import Collected
 from detectron2.evaluation._coco_detections import Detections
 from detectron2.evaluation._coco_packing import Annotations, PackedAnnotations
-from detectron2.evaluation._coco_predictions import PackedPredictions
 from detectron2.evaluation._coco_similarity import box_ious, pair_offsets
 from detectron2.evaluation.coco_evaluation import COCOEvaluator
 from detectron2.evaluation.fast_eval_api import COCOeval_opt
@@ -115,7 +115,7 @@ class RotatedCOCOEvaluator(COCOEvaluator):
         """Instances in the format of COCO's results; ``bbox`` has five numbers if rotated."""
         return coco_evaluation.instances_to_coco_json(instances, img_id)
 
-    def _no_predictions(self) -> PackedPredictions | list[dict[str, Any]]:
+    def _no_predictions(self) -> Collected:
         has_own = type(self).instances_to_json is not RotatedCOCOEvaluator.instances_to_json
         return [] if has_own else super()._no_predictions()
 

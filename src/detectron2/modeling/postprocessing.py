@@ -34,6 +34,12 @@ def detector_postprocess(
     return detector_postprocess_batch([results], [(output_height, output_width)], mask_threshold)[0]
 
 
+def boxes_of_one(boxes: torch.Tensor) -> Boxes:
+    """Boxes that are to be scaled in place, of one image out of several in one tensor: that must
+    not touch what the gradients of the others need."""
+    return Boxes(boxes.clone() if boxes.requires_grad else boxes)
+
+
 def detector_postprocess_batch(
     results: list[Instances], output_sizes: list[tuple[int, int]], mask_threshold: float = 0.5
 ) -> list[Instances]:

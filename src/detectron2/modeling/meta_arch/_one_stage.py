@@ -19,6 +19,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import apply_deltas_by_row
 from detectron2.modeling.meta_arch._images import image_inputs
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.postprocessing import boxes_of_one
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 
@@ -56,11 +57,7 @@ class TopDetections:
         for i, (image_size, count) in enumerate(zip(image_sizes, counts, strict=True)):
             instances = Instances(image_size)
             # Sliced, then selected: of a selection, Inductor of PyTorch 2.11 has no strides.
-            boxes = self.boxes[:, 0:count][i]
-            if boxes.requires_grad:
-                # Scaling the boxes of one image, in place, must not touch what others' need.
-                boxes = boxes.clone()
-            instances.pred_boxes = Boxes(boxes)
+            instances.pred_boxes = boxes_of_one(self.boxes[:, 0:count][i])
             instances.scores = self.scores[:, 0:count][i]
             instances.pred_classes = self.classes[:, 0:count][i]
             results.append(instances)

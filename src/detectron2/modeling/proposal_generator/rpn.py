@@ -320,9 +320,10 @@ class RPN(nn.Module):
         num_images = len(gt_labels)
         is_positive = labels == 1
         counts = torch.stack([is_positive.sum(), (labels == 0).sum()]) / num_images
-        max_positives = getattr(gt_labels, "max_positives", None)
-        if has_own(self, RPN, "label_and_sample_anchors"):
-            max_positives = None  # Others may have been added.
+        max_positives = None
+        # One of a subclass may have added others.
+        if not has_own(self, RPN, "label_and_sample_anchors"):
+            max_positives = getattr(gt_labels, "max_positives", None)
         storage = get_event_storage()
         storage.put_scalar("rpn/num_pos_anchors", counts[0])
         storage.put_scalar("rpn/num_neg_anchors", counts[1])

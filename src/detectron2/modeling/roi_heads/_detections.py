@@ -8,6 +8,7 @@ import torch
 from detectron2.layers.nms import batched_nms
 from detectron2.layers.wrappers import cat
 from detectron2.modeling._constants import box_limits, to_device
+from detectron2.modeling.postprocessing import boxes_of_one
 from detectron2.structures.boxes import Boxes
 from detectron2.structures.instances import Instances
 from detectron2.utils.tracing import first_rows
@@ -115,11 +116,7 @@ def _inference_of_batch(
         if topk_per_image >= 0:
             end = min(end, start + topk_per_image)
         result = Instances(image_shape)
-        boxes_of_image = all_boxes[start:end]
-        if boxes_of_image.requires_grad:
-            # Scaling the boxes of one image, in place, must not touch what others' gradients need.
-            boxes_of_image = boxes_of_image.clone()
-        result.pred_boxes = Boxes(boxes_of_image)
+        result.pred_boxes = boxes_of_one(all_boxes[start:end])
         result.scores = all_scores[start:end]
         result.pred_classes = classes[start:end]
         results.append(result)
